@@ -1,0 +1,38 @@
+# Two commands do all the set-up: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help demo test unit lint types bench kafka kafka-stop lock clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -r requirements-dev.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+demo: $(READY)  ## run the main job: a log through Kafka's protocol into windowed counts
+	$(BIN)/streamapp demo
+
+test: $(READY)  ## run the tests, on the embedded broker and, with Java and Maven, on Apache Kafka
+	$(BIN)/python -m pytest -q
+
+unit: $(READY)  ## run the tests that need no broker
+	$(BIN)/python -m pytest -x -q -m "not broker"
+
+lint: $(READY)  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## check types, strictly
+	$(BIN)/mypy
+
+bench: $(READY)  ## measure against a bare aiokafka loop, in one run
+	$(BIN)/python -m bench
+
+clean:  ## remove the environment and the demo's state
+	rm -rf $(VENV) .streamapp .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Exactly-once stream processing on Kafka, written the way Faust is written."""

@@ -1,0 +1,1 @@
+"""State stores, tables, aggregations, windows and event time."""

@@ -1,0 +1,1 @@
+"""Testing agents without a broker."""
