@@ -34,5 +34,15 @@ types: $(READY)  ## check types, strictly
 bench: $(READY)  ## measure against a bare aiokafka loop, in one run
 	$(BIN)/python -m bench
 
+kafka: $(READY)  ## start an Apache Kafka to try things out on, and print its address
+	@$(BIN)/python -m tests.kafka start
+
+kafka-stop: $(READY)  ## stop it
+	@$(BIN)/python -m tests.kafka stop
+
+lock: $(READY)  ## write down the versions in the environment as the ones to test with
+	@(head -1 requirements-dev.txt; $(BIN)/pip freeze --exclude-editable | \
+		grep -E '^[^ ]+==') > $(VENV)/locked && mv $(VENV)/locked requirements-dev.txt && touch $(READY)
+
 clean:  ## remove the environment and the demo's state
 	rm -rf $(VENV) .streamapp .pytest_cache .mypy_cache .ruff_cache .hypothesis
