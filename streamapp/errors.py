@@ -4,7 +4,16 @@ A package with errors of its own derives them from `StreamappError`, so that one
 whatever the project raises on purpose.
 """
 
-__all__ = ["DecodeError", "StreamappError"]
+__all__ = [
+    "ConfigurationError",
+    "DecodeError",
+    "RecordError",
+    "StoreError",
+    "StreamappError",
+    "TableError",
+    "TaskClosed",
+    "TopicError",
+]
 
 
 class StreamappError(Exception):
@@ -17,3 +26,27 @@ class DecodeError(StreamappError):
     The message names the part that is wrong and shows it; whoever holds the record adds its topic,
     partition and offset.
     """
+
+
+class ConfigurationError(StreamappError):
+    """The application is declared in a way that cannot work; the message says what to change."""
+
+
+class TopicError(StreamappError):
+    """A topic is not as the application needs it; the message has the command that mends it."""
+
+
+class StoreError(StreamappError):
+    """A state store cannot be used: held by another process, foreign, or of another format."""
+
+
+class TableError(StreamappError):
+    """A table is used where or how it cannot be."""
+
+
+class RecordError(StreamappError):
+    """A record cannot be published: it is over a limit, or of a type that its topic does not take."""
+
+
+class TaskClosed(StreamappError):
+    """A task lost its place (fenced, revoked, an unknown outcome): what it had is dropped."""

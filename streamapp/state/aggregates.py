@@ -1,0 +1,108 @@
+"""Aggregations: how the records of a window become one value.
+
+An aggregation keeps an *accumulator* a key and pane. Accumulators of two panes, or of two tasks
+that each saw a part of the records, are merged; so `merge` must be associative, with `zero()` as
+its neutral element. Accumulators are stored as JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+__all__ = ["Aggregate", "Count", "Max", "Mean", "Min", "Sum"]
+
+
+@runtime_checkable
+class Aggregate(Protocol):
+    """What a windowed table does with the values that are added to it."""
+
+    #: The accumulator is a number and adding is `+`: the tables take a shorter way.
+    additive: bool
+
+    def zero(self) -> Any:
+        """Return the accumulator of no record."""
+
+    def add(self, accumulator: Any, value: Any) -> Any:
+        """Return the accumulator with one more value in it."""
+
+    def merge(self, left: Any, right: Any) -> Any:
+        """Return the accumulator of both parts together."""
+
+    def result(self, accumulator: Any) -> Any:
+        """Return what readers see of an accumulator."""
+
+
+class Sum:
+    """The sum of what is added."""
+
+    additive = True
+
+    def zero(self) -> Any:
+        return 0
+
+    def add(self, accumulator: Any, value: Any) -> Any:
+        return accumulator + value
+
+    def merge(self, left: Any, right: Any) -> Any:
+        return left + right
+
+    def result(self, accumulator: Any) -> Any:
+        return accumulator
+
+
+class Count(Sum):
+    """How many there are: `table[key] += 1` a record, or `+= n` for n of them."""
+
+
+class _Extreme:
+    additive = False
+
+    def zero(self) -> Any:
+        return None
+
+    def _pick(self, left: Any, right: Any) -> Any:
+        raise NotImplementedError
+
+    def add(self, accumulator: Any, value: Any) -> Any:
+        return value if accumulator is None else self._pick(accumulator, value)
+
+    def merge(self, left: Any, right: Any) -> Any:
+        if left is None:
+            return right
+        return left if right is None else self._pick(left, right)
+
+    def result(self, accumulator: Any) -> Any:
+        return accumulator
+
+
+class Min(_Extreme):
+    """The least value, or `None` of no record."""
+
+    def _pick(self, left: Any, right: Any) -> Any:
+        return min(left, right)
+
+
+class Max(_Extreme):
+    """The greatest value, or `None` of no record."""
+
+    def _pick(self, left: Any, right: Any) -> Any:
+        return max(left, right)
+
+
+class Mean:
+    """The arithmetic mean, or `None` of no record; the accumulator is `[sum, count]`."""
+
+    additive = False
+
+    def zero(self) -> Any:
+        return [0, 0]
+
+    def add(self, accumulator: Any, value: Any) -> Any:
+        return [accumulator[0] + value, accumulator[1] + 1]
+
+    def merge(self, left: Any, right: Any) -> Any:
+        return [left[0] + right[0], left[1] + right[1]]
+
+    def result(self, accumulator: Any) -> Any:
+        total, count = accumulator
+        return total / count if count else None

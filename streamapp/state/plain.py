@@ -1,0 +1,107 @@
+"""The live side of a table without windows, in one task: what is committed, and the overlay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from streamapp.state.codecs import Codec
+from streamapp.state.store import Store, TableWrites, prefix_of
+
+__all__ = ["PlainState"]
+
+#: Values of this many keys stay decoded between checkpoints.
+CACHED_KEYS = 50_000
+
+
+class _Deleted:
+    def __repr__(self) -> str:
+        return "<deleted>"
+
+
+_DELETED = _Deleted()
+
+
+class PlainState:
+    """One table of one task. Uncommitted writes live in an overlay until `commit`.
+
+    Values are handed out as they are: one that is changed in place must be assigned again to be
+    stored, as in a shelf.
+    """
+
+    def __init__(
+        self, name: str, store: Store, key: Codec, value: Codec, default: Callable[[], Any] | None
+    ) -> None:
+        self.name = name
+        self._store = store
+        self._key = key
+        self._value = value
+        self._default = default
+        self._prefix = prefix_of(name)
+        self._values: dict[Any, Any] = {}
+        self._dirty: set[Any] = set()
+
+    def __getitem__(self, key: Any) -> Any:
+        value = self._values.get(key)
+        if value is None:
+            value = self._load(key)
+        if value is _DELETED:
+            if self._default is None:
+                raise KeyError(key)
+            return self._default()
+        return value
+
+    def _load(self, key: Any) -> Any:
+        if key in self._values:
+            return self._values[key]
+        raw = self._store.get(self._prefix + self._key.encode(key))
+        value = _DELETED if raw is None else self._value.decode(raw)
+        self._values[key] = value
+        return value
+
+    def __contains__(self, key: Any) -> bool:
+        return self._load(key) is not _DELETED
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._values[key] = value
+        self._dirty.add(key)
+
+    def __delitem__(self, key: Any) -> None:
+        if key not in self:
+            raise KeyError(key)
+        self._values[key] = _DELETED
+        self._dirty.add(key)
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        """Yield keys and values, committed and not, in no particular order."""
+        dirty = {key: self._values[key] for key in self._dirty}
+        for raw_key, raw in self._store.scan(self._prefix, self._prefix[:-1] + b"\x01"):
+            key = self._key.decode(raw_key[len(self._prefix) :])
+            if key not in dirty:
+                yield key, self._value.decode(raw)
+        for key, value in dirty.items():
+            if value is not _DELETED:
+                yield key, value
+
+    def changes(self) -> TableWrites:
+        """Return the overlay, encoded: the last value of each key that was written."""
+        writes = TableWrites(self.name)
+        encode_key, encode = self._key.encode, self._value.encode
+        for key in self._dirty:
+            value = self._values[key]
+            if value is _DELETED:
+                writes.deletes.append(encode_key(key))
+            else:
+                writes.puts.append((encode_key(key), encode(value)))
+        return writes
+
+    def commit(self) -> None:
+        """The overlay is in the store now."""
+        self._dirty.clear()
+        if len(self._values) > CACHED_KEYS:
+            self._values.clear()
+
+    def rollback(self) -> None:
+        """Forget everything that is not committed."""
+        self._dirty.clear()
+        self._values.clear()

@@ -1,0 +1,195 @@
+"""The state store of a task: one RocksDB for all its tables, and where the task stands.
+
+A store is written by one write batch a checkpoint, after the transaction is committed: data and
+`progress` reach the disk together, so a crash leaves the store behind the changelog, never ahead
+and never half. Keys are `table name, NUL, key`; everything that is not a table's begins with NUL.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+    WriteBufferManager,
+)
+
+from streamapp.errors import StoreError
+
+__all__ = ["FORMAT", "Store", "StoreMemory", "TableWrites"]
+
+log = logging.getLogger(__name__)
+
+#: The version of the layout of keys; a store of another version is refused.
+FORMAT = 1
+
+_FORMAT_KEY = b"\0format"
+_OWNER_KEY = b"\0owner"
+_PROGRESS_KEY = b"\0progress"
+
+
+class StoreMemory:
+    """The memory that all stores of a worker share: one block cache, memtables charged to it.
+
+    Arguments:
+        limit: bytes for blocks and memtables together; indexes of open files come on top.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.cache = Cache(limit)
+        self.write_buffers = WriteBufferManager.new_write_buffer_manager_with_cache(
+            max(limit // 2, 1 << 20), False, self.cache
+        )
+
+    def options(self) -> Options:
+        """Return the RocksDB options of a store that lives on this memory."""
+        blocks = BlockBasedOptions()
+        blocks.set_block_cache(self.cache)
+        blocks.set_cache_index_and_filter_blocks(True)
+        blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
+        blocks.set_bloom_filter(10, False)
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_block_based_table_factory(blocks)
+        options.set_write_buffer_manager(self.write_buffers)
+        options.set_write_buffer_size(min(max(self.limit // 8, 1 << 20), 16 << 20))
+        options.set_compression_type(DBCompressionType.lz4())
+        options.set_keep_log_file_num(2)
+        options.set_max_background_jobs(2)
+        options.set_max_open_files(128)
+        return options
+
+
+@dataclass(slots=True)
+class TableWrites:
+    """What one checkpoint changes in one table: keys without the table's prefix."""
+
+    table: str
+    puts: list[tuple[bytes, bytes]] = field(default_factory=list)
+    deletes: list[bytes] = field(default_factory=list)
+    #: Half-open ranges of keys that go as a whole.
+    ranges: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not (self.puts or self.deletes or self.ranges)
+
+
+def prefix_of(table: str) -> bytes:
+    """Return what a table's keys begin with in the store."""
+    return table.encode() + b"\0"
+
+
+class Store:
+    """A task's RocksDB.
+
+    Arguments:
+        path: its directory, made when it is missing.
+        owner: whose state this is (application, topology, partition); a store of another owner is
+            refused.
+        memory: shared by the stores of a worker.
+
+    Raises:
+        StoreError: held by another process, of another owner or format, or unreadable.
+    """
+
+    def __init__(self, path: Path, owner: str, memory: StoreMemory) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = Rdict(str(path), memory.options())
+        except Exception as error:
+            held = "lock" in str(error).lower()
+            advice = (
+                "another process has it open: stop that worker or start this one under another name"
+                if held
+                else "remove the directory to rebuild it from the changelog"
+            )
+            raise StoreError(f"the state store {path} does not open ({error}): {advice}") from error
+        self._claim(owner)
+
+    def _claim(self, owner: str) -> None:
+        found_format = self._db.get(_FORMAT_KEY)
+        found_owner = self._db.get(_OWNER_KEY)
+        if found_format is None:
+            batch = WriteBatch(raw_mode=True)
+            batch.put(_FORMAT_KEY, str(FORMAT).encode())
+            batch.put(_OWNER_KEY, owner.encode())
+            self._db.write(batch)
+        elif found_format != str(FORMAT).encode():
+            self.close()
+            raise StoreError(
+                f"the state store {self.path} has format {found_format.decode()}, this version of streamapp "
+                f"writes {FORMAT}: run the version that wrote it, or remove the directory to rebuild it"
+            )
+        elif found_owner != owner.encode():
+            self.close()
+            raise StoreError(
+                f"the state store {self.path} belongs to {found_owner.decode(errors='replace')}, not to {owner}: "
+                "give each application a state directory of its own"
+            )
+
+    @property
+    def progress(self) -> bytes | None:
+        """Where the task stood at the last checkpoint that this store holds."""
+        found: bytes | None = self._db.get(_PROGRESS_KEY)
+        return found
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of a full key (with the table's prefix)."""
+        found: bytes | None = self._db.get(key)
+        return found
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the pairs in `[start, end)` of full keys, in order, as they are at the call."""
+        options = ReadOptions()
+        options.set_iterate_upper_bound(end)
+        yield from self._db.items(from_key=start, read_opt=options)
+
+    def first(self, start: bytes, end: bytes) -> bytes | None:
+        """Return the least full key in `[start, end)`."""
+        options = ReadOptions()
+        options.set_iterate_upper_bound(end)
+        return next(iter(self._db.keys(from_key=start, read_opt=options)), None)
+
+    def write(self, writes: Iterable[TableWrites], progress: bytes | None) -> None:
+        """Bring one checkpoint to disk: data and progress in one write batch."""
+        batch = WriteBatch(raw_mode=True)
+        for table in writes:
+            prefix = prefix_of(table.table)
+            for start, end in table.ranges:
+                batch.delete_range(prefix + start, prefix + end)
+            for key, value in table.puts:
+                batch.put(prefix + key, value)
+            for key in table.deletes:
+                batch.delete(prefix + key)
+        if progress is not None:
+            batch.put(_PROGRESS_KEY, progress)
+        self._db.write(batch)
+
+    def close(self) -> None:
+        """Close the database; a store that is closed twice stays closed."""
+        self._db.close()
+
+    @staticmethod
+    def read_only(path: Path) -> Rdict:
+        """Open a store beside its owner, for looking at it."""
+        return Rdict(str(path), Options(raw_mode=True), access_type=AccessType.read_only())
+
+    @staticmethod
+    def remove(path: Path) -> None:
+        """Delete a store that is not open."""
+        shutil.rmtree(path, ignore_errors=True)

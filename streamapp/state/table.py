@@ -1,0 +1,361 @@
+"""Tables as an application declares them.
+
+A declaration holds no data. Each task has a live side of it (`PlainState`, `WindowedState`), found
+through a ContextVar, so that `table[key]` in an agent is the state of the agent's own task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar, Token
+from datetime import timedelta
+from typing import Any, Generic, Protocol, TypeVar
+
+from streamapp.errors import TableError
+from streamapp.state.aggregates import Aggregate, Sum
+from streamapp.state.codecs import Codec, codec_for, key_codec_for
+from streamapp.state.cursor import Cursor
+from streamapp.state.plain import PlainState
+from streamapp.state.store import Store
+from streamapp.state.time import to_milliseconds
+from streamapp.state.windowed import WindowedState
+from streamapp.state.windows import Window, WindowSpec, milliseconds
+
+__all__ = ["BatchTable", "PaneValue", "Table", "WindowedTable"]
+
+_StateT = TypeVar("_StateT", covariant=True)
+
+
+class Sink(Protocol):
+    """Where results go: a topic."""
+
+    def get_topic_name(self) -> str: ...
+
+
+class Registry(Protocol):
+    """Who keeps the tables of an application."""
+
+    def add_table(self, table: Table[Any]) -> None: ...
+
+
+class Table(Generic[_StateT]):
+    """What both kinds of table share: a name, codecs, and the way to the task's live side."""
+
+    def __init__(self, registry: Registry, name: str, key: Codec, value: Codec) -> None:
+        self.registry = registry
+        self.name = name
+        self.key_codec = key
+        self.value_codec = value
+        self._states: ContextVar[Any] = ContextVar(f"streamapp-table-{name}")
+        registry.add_table(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    @property
+    def _state(self) -> _StateT:
+        try:
+            state: _StateT = self._states.get()
+        except LookupError:
+            raise TableError(
+                f"the table {self.name!r} was used where no task has it: use it in a batch agent, and if the "
+                f"agent does not name it in its own body, declare it: @app.batch_agent(…, tables=[{self.name}])"
+            ) from None
+        return state
+
+    def bind(self, state: Any) -> Token[Any]:
+        """Make a live side the one that this context sees."""
+        return self._states.set(state)
+
+
+class BatchTable(Table[PlainState]):
+    """A mapping that a task keeps, checkpointed with its batches.
+
+    `table[key]` is the value (or the default's), `table[key] = value` writes the overlay of the
+    batch; nothing of it is stored or seen outside before the batch's transaction is committed.
+
+    Arguments:
+        default: what makes the value of a missing key; without one, `KeyError`.
+        aggregate: how a window's values become one (`.tumbling()`, `.hopping()`); with
+            `default=int` that is the sum.
+        key_type, value_type: how keys and values are stored (`streamapp.state.codecs`); JSON.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        name: str,
+        *,
+        default: Callable[[], Any] | None = None,
+        aggregate: Aggregate | None = None,
+        key_type: Any = None,
+        value_type: Any = None,
+    ) -> None:
+        super().__init__(registry, name, key_codec_for(key_type), codec_for(value_type))
+        self._default = default
+        self._aggregate = aggregate
+
+    def open(self, store: Store, cursor: Cursor) -> PlainState:
+        """Return the live side of this table on a task's store."""
+        del cursor
+        return PlainState(self.name, store, self.key_codec, self.value_codec, self._default)
+
+    # ------------------------------------------------------------------ windows
+
+    def tumbling(self, size: float | timedelta, *, expires: float | timedelta = 0) -> WindowedTable:
+        """Return this table in windows of `size` seconds that follow each other."""
+        return self.hopping(size, size, expires=expires)
+
+    def hopping(
+        self, size: float | timedelta, step: float | timedelta, *, expires: float | timedelta = 0
+    ) -> WindowedTable:
+        """Return this table in windows of `size` seconds, one every `step` seconds.
+
+        Arguments:
+            expires: for how many seconds of event time a closed window stays readable.
+
+        Raises:
+            ValueError: the table has no aggregation, or the window has no sensible shape.
+        """
+        aggregate = self._aggregate
+        if aggregate is None and self._default in (int, float):
+            aggregate = Sum()
+        if aggregate is None:
+            raise ValueError(
+                f"the table {self.name!r} needs an aggregation to have windows: "
+                "app.BatchTable(…, aggregate=Count()), or default=int for sums"
+            )
+        spec = WindowSpec(milliseconds(size), milliseconds(step), milliseconds(expires))
+        return WindowedTable(
+            self.registry, self.name, self.key_codec, self.value_codec, aggregate, spec
+        )
+
+    # ------------------------------------------------------------------ the mapping
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._state[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._state[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        del self._state[key]
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._state
+
+    def __iter__(self) -> Iterator[Any]:
+        return (key for key, _ in self._state.items())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._state.items())
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return a key's value, or `default` when there is none."""
+        state = self._state
+        return state[key] if key in state else default
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        """Remove a key and return its value.
+
+        Raises:
+            KeyError: there is none and no default was given.
+        """
+        state = self._state
+        if key not in state:
+            if default:
+                return default[0]
+            raise KeyError(key)
+        value = state[key]
+        del state[key]
+        return value
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        """Yield keys and values in no particular order."""
+        return self._state.items()
+
+    def keys(self) -> Iterator[Any]:
+        """Yield keys in no particular order."""
+        return iter(self)
+
+    def values(self) -> Iterator[Any]:
+        """Yield values in no particular order."""
+        return (value for _, value in self._state.items())
+
+
+class WindowedTable(Table["TaskWindows"]):
+    """A table of an aggregation in hopping or tumbling windows of event time.
+
+    `table[key] += 1` adds at the event time of the record at hand. Results leave with the
+    transaction of the batch: `emit_final` once a window is closed by the watermark, `emit_updates`
+    whenever a batch changed an open one.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        name: str,
+        key: Codec,
+        value: Codec,
+        aggregate: Aggregate,
+        spec: WindowSpec,
+    ) -> None:
+        self.aggregate = aggregate
+        self.spec = spec
+        self.final_topic: Any = None
+        self.updates_topic: Any = None
+        self.late_topic: Any = None
+        super().__init__(registry, name, key, value)
+
+    def open(self, store: Store, cursor: Cursor) -> TaskWindows:
+        """Return the live side of this table on a task's store."""
+        return TaskWindows(
+            self.name, store, self.key_codec, self.aggregate, self.value_codec, self.spec, cursor
+        )
+
+    def emit_final(self, topic: Sink) -> WindowedTable:
+        """Send each window's value to a topic once, when the watermark has passed its end."""
+        self.final_topic = topic
+        return self
+
+    def emit_updates(self, topic: Sink) -> WindowedTable:
+        """Send the open windows that a batch changed to a topic, with the batch."""
+        self.updates_topic = topic
+        return self
+
+    def late_to(self, topic: Sink) -> WindowedTable:
+        """Send records that came after their last window was closed to a topic, as they are."""
+        self.late_topic = topic
+        return self
+
+    def __getitem__(self, key: Any) -> PaneValue:
+        return PaneValue(self._state, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if type(value) is not PaneValue:
+            raise TableError(
+                f"{self.name}[{key!r}] = {value!r}: a window's value cannot be assigned, since a record is in "
+                f"several windows; add to it: {self.name}[key] += value"
+            )
+
+    def add(self, key: Any, value: Any = 1, *, at: Any = None) -> None:
+        """Add a value to a key, at the event time of the record at hand or at another one."""
+        state = self._state
+        state.add_at(key, value, state.now() if at is None else to_milliseconds(at))
+
+    def merge(self, key: Any, partial: Any, *, at: Any = None) -> None:
+        """Merge an accumulator of the same aggregation, as `key_by` combines them."""
+        state = self._state
+        state.merge_at(key, partial, state.now() if at is None else to_milliseconds(at))
+
+    def add_each(self, keys: Any) -> None:
+        """Add 1 to the key of each record of the batch at hand, each at its event time.
+
+        `keys` has one key a record, in order. Each key is counted first and touched once: the fast
+        way to count a batch.
+        """
+        self._state.add_batch(keys)
+
+    def value(self, key: Any, at: Any) -> Any:
+        """Return a key's value in the newest window that holds an event time."""
+        return self._state.value(key, self.spec.newest(to_milliseconds(at)))
+
+    def windows(self) -> list[Window]:
+        """Return the windows that hold something, oldest first."""
+        return self._state.windows()
+
+    def window(self, window: Window) -> dict[Any, Any]:
+        """Return all keys and values of a window."""
+        return self._state.window_items(window)
+
+
+class TaskWindows(WindowedState):
+    """A windowed table's live side, tied to the record at hand."""
+
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        key: Codec,
+        aggregate: Aggregate,
+        accumulator: Codec,
+        spec: WindowSpec,
+        cursor: Cursor,
+    ) -> None:
+        super().__init__(name, store, key, aggregate, accumulator, spec)
+        self._cursor = cursor
+        #: Indexes, in the batch at hand, of records that came too late.
+        self.late_records: list[int] = []
+
+    def now(self) -> int:
+        """Return the event time of the record at hand.
+
+        Raises:
+            TableError: there is no record at hand.
+        """
+        time = self._cursor.time()
+        if time is None:
+            raise TableError(
+                f"there is no record at hand: {self.name}.add(key, value, at=time) says when it was"
+            )
+        return time
+
+    def add_at(self, key: Any, value: Any, time: int) -> None:
+        """Add, and remember a record that came too late."""
+        if not self.add(key, value, time):
+            self.late_records.append(self._cursor.index)
+
+    def merge_at(self, key: Any, partial: Any, time: int) -> None:
+        """Merge, and remember a record that came too late."""
+        if not self.merge(key, partial, time):
+            self.late_records.append(self._cursor.index)
+
+    def add_batch(self, keys: Any) -> None:
+        """Count the keys of the batch at hand, and remember the records that came too late."""
+        times = self._cursor.times
+        if self.add_each(keys, times) and self._open_from is not None:
+            pane, open_from = self._pane, self._open_from
+            self.late_records.extend(
+                i for i, time in enumerate(times) if time - time % pane < open_from
+            )
+
+
+class PaneValue:
+    """What `table[key]` is in a windowed table: a key at the event time of the record at hand."""
+
+    __slots__ = ("_key", "_state")
+
+    def __init__(self, state: TaskWindows, key: Any) -> None:
+        self._state = state
+        self._key = key
+
+    def __iadd__(self, value: Any) -> PaneValue:
+        state = self._state
+        cursor = state._cursor
+        index = cursor.index
+        if index < 0:
+            state.now()
+        if not state.add(self._key, value, cursor.times[index]):
+            state.late_records.append(index)
+        return self
+
+    def add(self, value: Any) -> None:
+        """Add a value in the aggregation's sense."""
+        self._state.add_at(self._key, value, self._state.now())
+
+    def merge(self, partial: Any) -> None:
+        """Merge an accumulator of the same aggregation."""
+        self._state.merge_at(self._key, partial, self._state.now())
+
+    def current(self) -> Any:
+        """Return the value of the newest window that holds the record at hand."""
+        return self.at(self._state.now())
+
+    def delta(self, seconds: float | timedelta) -> Any:
+        """Return the value of the newest window that holds the time so long before the record."""
+        return self.at(self._state.now() - milliseconds(seconds))
+
+    def at(self, time: Any) -> Any:
+        """Return the value of the newest window that holds an event time."""
+        state = self._state
+        return state.value(self._key, state.spec.newest(to_milliseconds(time)))

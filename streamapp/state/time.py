@@ -1,0 +1,69 @@
+"""Event time: where it comes from, and how far it has come.
+
+A *watermark* says: no record older than this is expected any more. It belongs to a source
+partition (the highest event time seen, less the grace); a task's watermark is the least of its
+partitions that are not idle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = ["EventTime", "event_time_of", "least", "to_milliseconds"]
+
+#: Takes a decoded value, returns its event time as milliseconds since the epoch.
+EventTime = Callable[[Any], int]
+
+
+def to_milliseconds(value: Any) -> int:
+    """Return an event time as integer milliseconds.
+
+    An int is taken as milliseconds, a float as seconds, a datetime without a zone as UTC, a
+    string as ISO 8601.
+
+    Raises:
+        TypeError: it is none of these.
+        ValueError: a string that is no ISO 8601 time.
+    """
+    if type(value) is int:
+        return value
+    if isinstance(value, float):
+        return round(value * 1000)
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return round(aware.timestamp() * 1000)
+    raise TypeError(
+        f"an event time is an int (ms), a float (s), a datetime or ISO 8601, not {value!r}"
+    )
+
+
+def event_time_of(source: str | Callable[[Any], Any] | None) -> EventTime | None:
+    """Return the function that finds a value's event time; `None` means the record's timestamp.
+
+    `source` is the name of a field (of an object or a mapping), or a function of the value.
+    """
+    if source is None:
+        return None
+    if callable(source):
+        return lambda value: to_milliseconds(source(value))
+
+    def of_field(value: Any) -> int:
+        found = value[source] if isinstance(value, dict) else getattr(value, source)
+        return found if type(found) is int else to_milliseconds(found)
+
+    return of_field
+
+
+def least(watermarks: Iterable[int | None]) -> int | None:
+    """Return the least watermark, or `None` when one of them is not known yet or there is none."""
+    result: int | None = None
+    for watermark in watermarks:
+        if watermark is None:
+            return None
+        if result is None or watermark < result:
+            result = watermark
+    return result

@@ -1,0 +1,349 @@
+"""The live side of a windowed table, in one task: panes, the closing of windows, and expiry.
+
+A pane is stored under keys that begin with its start, big-endian and with the sign flipped so that
+bytes sort as times do. Closing a window scans the prefixes of its panes, and an expired pane goes
+as one range, with a tombstone a key in the changelog.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from streamapp.state.aggregates import Aggregate
+from streamapp.state.codecs import Codec
+from streamapp.state.store import Store, TableWrites, prefix_of
+from streamapp.state.windows import Window, WindowSpec
+
+__all__ = ["WindowResult", "WindowedState", "pane_key", "parse_pane_key"]
+
+#: Accumulators of this many keys and panes stay decoded between checkpoints.
+CACHED_KEYS = 200_000
+
+_SIGN = 1 << 63
+
+
+def pane_key(start: int, key: bytes = b"") -> bytes:
+    """Return the stored key of a pane, or of a key in it."""
+    return (start + _SIGN).to_bytes(8, "big") + key
+
+
+def parse_pane_key(stored: bytes) -> tuple[int, bytes]:
+    """Return the pane's start and the encoded key of a stored key (without the table's prefix)."""
+    return int.from_bytes(stored[:8], "big") - _SIGN, stored[8:]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResult:
+    """The value of one key in one window; `final` when the window is closed."""
+
+    key: Any
+    window: Window
+    value: Any
+    final: bool
+
+
+class WindowedState:
+    """One windowed table of one task.
+
+    `closed_until` is the watermark up to which windows are closed: it is part of the marker, so
+    that a window is closed once, also after a restore.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        key: Codec,
+        aggregate: Aggregate,
+        accumulator: Codec,
+        spec: WindowSpec,
+    ) -> None:
+        self.name = name
+        self.spec = spec
+        self._store = store
+        self._key = key
+        self._aggregate = aggregate
+        self._accumulator = accumulator
+        self._prefix = prefix_of(name)
+        self._pane = spec.pane
+        #: Panes that the store holds.
+        self._live: set[int] = set()
+        #: Decoded accumulators of committed panes; all of a pane's keys when it is in `_complete`.
+        self._clean: dict[int, dict[Any, Any]] = {}
+        self._complete: set[int] = set()
+        self._dirty: dict[int, dict[Any, Any]] = {}
+        self._expiring: list[int] = []
+        self._closed_until: int | None = None
+        self._closing_until: int | None = None
+        self._open_from: int | None = None
+        #: Records that came after the last of their windows was closed, since the last checkpoint.
+        self.late = 0
+
+    # ------------------------------------------------------------------ where it stands
+
+    def restored(self, closed_until: int | None) -> None:
+        """Take up the state that the store holds, at the marker's emission position."""
+        self._live = set(self._stored_panes())
+        self._clean.clear()
+        self._complete.clear()
+        self._dirty.clear()
+        self._expiring.clear()
+        self._closed_until = self._closing_until = closed_until
+        self._set_open_from(closed_until)
+
+    def _stored_panes(self) -> Iterator[int]:
+        end = self._prefix[:-1] + b"\x01"
+        found = self._store.first(self._prefix, end)
+        while found is not None:
+            start, _ = parse_pane_key(found[len(self._prefix) :])
+            yield start
+            found = self._store.first(self._prefix + pane_key(start + 1), end)
+
+    @property
+    def closed_until(self) -> int | None:
+        """The watermark up to which windows are closed, with this batch."""
+        return self._closing_until
+
+    def _set_open_from(self, watermark: int | None) -> None:
+        spec = self.spec
+        self._open_from = (
+            None
+            if watermark is None
+            else (watermark - spec.size) // spec.step * spec.step + spec.step
+        )
+
+    # ------------------------------------------------------------------ writing
+
+    def add(self, key: Any, value: Any, time: int) -> bool:
+        """Add a value to a key at an event time; return whether a window was still open for it."""
+        start = time - time % self._pane
+        accumulators = self._dirty.get(start)
+        if accumulators is None:
+            if self._open_from is not None and start < self._open_from:
+                self.late += 1
+                return False
+            accumulators = self._dirty[start] = {}
+        accumulator = accumulators.get(key)
+        if accumulator is None:
+            accumulator = self._committed(start, key)
+            if accumulator is None:
+                accumulator = self._aggregate.zero()
+        accumulators[key] = (
+            accumulator + value
+            if self._aggregate.additive
+            else self._aggregate.add(accumulator, value)
+        )
+        return True
+
+    def merge(self, key: Any, partial: Any, time: int) -> bool:
+        """Merge an accumulator, made elsewhere by the same aggregation, into the pane of a time."""
+        start = time - time % self._pane
+        if self._open_from is not None and start < self._open_from:
+            self.late += 1
+            return False
+        accumulators = self._dirty.setdefault(start, {})
+        accumulator = accumulators.get(key)
+        if accumulator is None:
+            accumulator = self._committed(start, key)
+        accumulators[key] = (
+            partial if accumulator is None else self._aggregate.merge(accumulator, partial)
+        )
+        return True
+
+    def add_each(self, keys: Iterable[Any], times: list[int]) -> int:
+        """Add 1 to each key at the time beside it, for additive aggregations; return how many were late.
+
+        It counts first and touches each key of the batch once.
+        """
+        pane = self._pane
+        lowest, highest = min(times, default=0), max(times, default=0)
+        groups: dict[int, Counter[Any]]
+        if lowest - lowest % pane == highest - highest % pane:
+            groups = {lowest - lowest % pane: Counter(keys)}
+        else:
+            by_pane: dict[int, list[Any]] = {}
+            for key, time in zip(keys, times, strict=True):
+                start = time - time % pane
+                try:
+                    by_pane[start].append(key)
+                except KeyError:
+                    by_pane[start] = [key]
+            groups = {start: Counter(found) for start, found in by_pane.items()}
+        late = 0
+        for start, counts in groups.items():
+            if self._open_from is not None and start < self._open_from:
+                late += counts.total()
+                continue
+            accumulators = self._dirty.setdefault(start, {})
+            for key, count in counts.items():
+                accumulator = accumulators.get(key)
+                if accumulator is None:
+                    accumulator = self._committed(start, key)
+                accumulators[key] = count if accumulator is None else accumulator + count
+        self.late += late
+        return late
+
+    # ------------------------------------------------------------------ reading
+
+    def _committed(self, start: int, key: Any) -> Any:
+        clean = self._clean.get(start)
+        if clean is not None:
+            found = clean.get(key)
+            if found is not None:
+                return found
+        if start not in self._live or start in self._complete:
+            return None
+        raw = self._store.get(self._prefix + pane_key(start, self._key.encode(key)))
+        return None if raw is None else self._accumulator.decode(raw)
+
+    def _at(self, start: int, key: Any) -> Any:
+        dirty = self._dirty.get(start)
+        if dirty is not None:
+            found = dirty.get(key)
+            if found is not None:
+                return found
+        return self._committed(start, key)
+
+    def value(self, key: Any, window: Window) -> Any:
+        """Return the aggregation's result for a key in a window, with what this batch wrote."""
+        merged = None
+        for start in self.spec.panes(window):
+            part = self._at(start, key)
+            if part is not None:
+                merged = part if merged is None else self._aggregate.merge(merged, part)
+        return self._aggregate.result(self._aggregate.zero() if merged is None else merged)
+
+    def _pane_items(self, start: int) -> dict[Any, Any]:
+        """Return all accumulators of a pane, with what this batch wrote."""
+        if start not in self._complete and start in self._live:
+            prefix = self._prefix + pane_key(start)
+            cut = len(prefix)
+            self._clean[start] = {
+                self._key.decode(stored[cut:]): self._accumulator.decode(raw)
+                for stored, raw in self._store.scan(prefix, self._prefix + pane_key(start + 1))
+            }
+            self._complete.add(start)
+        clean = self._clean.get(start, {})
+        dirty = self._dirty.get(start)
+        return {**clean, **dirty} if dirty else clean
+
+    def window_items(self, window: Window) -> dict[Any, Any]:
+        """Return the results of all keys in a window."""
+        merged: dict[Any, Any] = {}
+        for start in self.spec.panes(window):
+            if start in self._live or start in self._dirty:
+                for key, part in self._pane_items(start).items():
+                    found = merged.get(key)
+                    merged[key] = part if found is None else self._aggregate.merge(found, part)
+        return {key: self._aggregate.result(part) for key, part in merged.items()}
+
+    def windows(self) -> list[Window]:
+        """Return the windows that hold something, oldest first."""
+        panes = (self._live | self._dirty.keys()) - set(self._expiring)
+        return sorted({window for pane in panes for window in self.spec.windows(pane)})
+
+    # ------------------------------------------------------------------ at a checkpoint
+
+    def updated(self) -> Iterator[WindowResult]:
+        """Yield the windows that this batch changed and that are still open, with their values."""
+        touched: dict[Window, dict[Any, None]] = {}
+        for start, accumulators in self._dirty.items():
+            for window in self.spec.windows(start):
+                if self._closing_until is None or window.end > self._closing_until:
+                    touched.setdefault(window, {}).update(dict.fromkeys(accumulators))
+        for window in sorted(touched):
+            for key in touched[window]:
+                yield WindowResult(key, window, self.value(key, window), final=False)
+
+    def close(self, watermark: int | None) -> list[Window]:
+        """Close the windows that end at or before the watermark; return those that hold something.
+
+        Call it once a batch, after the agents; their values are `window_items`.
+        """
+        before = self._closed_until
+        if watermark is None or (before is not None and watermark <= before):
+            return []
+        spec = self.spec
+        panes = self._live | self._dirty.keys()
+        closing = {
+            window
+            for pane in panes
+            if pane < watermark and (before is None or spec.last_end(pane) > before)
+            for window in spec.windows(pane)
+            if window.end <= watermark and (before is None or window.end > before)
+        }
+        self._closing_until = watermark
+        self._set_open_from(watermark)
+        self._expiring = [pane for pane in panes if spec.last_end(pane) + spec.keep <= watermark]
+        return sorted(closing)
+
+    def next_close(self) -> int | None:
+        """Return the end of the next window that holds something: what a watermark has to reach."""
+        after = self._closing_until
+        ends = [
+            window.end
+            for pane in self._live | self._dirty.keys()
+            for window in self.spec.windows(pane)
+            if after is None or window.end > after
+        ]
+        return min(ends, default=None)
+
+    def changes(self) -> TableWrites:
+        """Return the overlay and what expires, encoded."""
+        writes = TableWrites(self.name)
+        expiring = set(self._expiring)
+        encode_key, encode = self._key.encode, self._accumulator.encode
+        for start, accumulators in self._dirty.items():
+            if start not in expiring:
+                head = pane_key(start)
+                writes.puts.extend(
+                    (head + encode_key(key), encode(value)) for key, value in accumulators.items()
+                )
+        for start in self._expiring:
+            if start in self._live:
+                first, end = pane_key(start), pane_key(start + 1)
+                cut = len(self._prefix)
+                writes.deletes.extend(
+                    stored[cut:]
+                    for stored, _ in self._store.scan(self._prefix + first, self._prefix + end)
+                )
+                writes.ranges.append((first, end))
+        return writes
+
+    def commit(self) -> None:
+        """The overlay is in the store now."""
+        for start, accumulators in self._dirty.items():
+            if start not in self._live:
+                self._live.add(start)
+                self._complete.add(start)
+            self._clean.setdefault(start, {}).update(accumulators)
+        self._dirty = {}
+        for start in self._expiring:
+            self._live.discard(start)
+            self._clean.pop(start, None)
+            self._complete.discard(start)
+        self._expiring = []
+        self._closed_until = self._closing_until
+        self.late = 0
+        self._shrink()
+
+    def _shrink(self) -> None:
+        cached = sum(map(len, self._clean.values()))
+        for start in sorted(self._clean):
+            if cached <= CACHED_KEYS:
+                break
+            cached -= len(self._clean.pop(start))
+            self._complete.discard(start)
+
+    def rollback(self) -> None:
+        """Forget everything that is not committed."""
+        self._dirty = {}
+        self._expiring = []
+        self._clean.clear()
+        self._complete.clear()
+        self._closing_until = self._closed_until
+        self._set_open_from(self._closed_until)
+        self.late = 0
