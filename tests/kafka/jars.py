@@ -58,14 +58,12 @@ def _run_maven(target: Path) -> None:
     if shutil.which("mvn") is None:
         raise KafkaUnavailable("`mvn` is not on the path; install Maven to fetch Apache Kafka")
     command = [
-        *("mvn", "--batch-mode", "--quiet", "--file", str(POM)),
-        "dependency:copy-dependencies",
-        "-DincludeScope=runtime",
-        f"-DoutputDirectory={target}",
+        *("mvn", "--batch-mode", "--quiet", "-Dstyle.color=never", "--file", str(POM)),
+        *("package", f"-Djars={target}"),
     ]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0 or not any(target.glob("kafka_*.jar")):
         output = (result.stdout + result.stderr).splitlines()
-        errors = [line.strip() for line in output if "ERROR" in line] or output
+        errors = [line.partition("[ERROR] ")[2] for line in output if "[ERROR] " in line] or output
         reason = errors[0] if errors else "no jars and no message"
         raise KafkaUnavailable(f"`mvn` exited with {result.returncode}: {reason[:600]}")
