@@ -1,6 +1,5 @@
-"""The command line: Faust's commands and the project's own."""
+"""The commands: `streamapp` is Faust's command line with the project's own commands added."""
 
+from streamapp.cli.root import main
 
-def main() -> None:
-    """Run the `streamapp` command."""
-    raise SystemExit("streamapp: no commands yet")
+__all__ = ["main"]
