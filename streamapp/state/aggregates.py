@@ -2,7 +2,8 @@
 
 An aggregation keeps an *accumulator* a key and pane. Accumulators of two panes, or of two tasks
 that each saw a part of the records, are merged; so `merge` must be associative, with `zero()` as
-its neutral element. Accumulators are stored as JSON.
+its neutral element. Accumulators are stored as JSON. They are kept and read again, so `add` and
+`merge` return a new one and leave their arguments as they are.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class _Extreme:
         raise NotImplementedError
 
     def add(self, accumulator: Any, value: Any) -> Any:
-        return value if accumulator is None else self._pick(accumulator, value)
+        return self.merge(accumulator, value)
 
     def merge(self, left: Any, right: Any) -> Any:
         if left is None:
@@ -76,14 +77,14 @@ class _Extreme:
 
 
 class Min(_Extreme):
-    """The least value, or `None` of no record."""
+    """The least value, or `None` of no record; a value of `None` does not count."""
 
     def _pick(self, left: Any, right: Any) -> Any:
         return min(left, right)
 
 
 class Max(_Extreme):
-    """The greatest value, or `None` of no record."""
+    """The greatest value, or `None` of no record; a value of `None` does not count."""
 
     def _pick(self, left: Any, right: Any) -> Any:
         return max(left, right)

@@ -33,7 +33,9 @@ def _identity(value: bytes) -> bytes:
 
 
 def _encode_text(value: str) -> bytes:
-    return value.encode()
+    if isinstance(value, str):
+        return value.encode()
+    raise TypeError(f"a value of type str is wanted, not {type(value).__name__}")
 
 
 def _decode_text(raw: bytes) -> str:
@@ -62,7 +64,9 @@ _TEXT = Codec("str", _encode_text, _decode_text)
 
 def _record_codec(model: type[faust.Record]) -> Codec:
     def encode(value: Any) -> bytes:
-        return _encode_json(value.to_representation())
+        if isinstance(value, model):
+            return _encode_json(value.to_representation())
+        raise TypeError(f"a {model.__name__} is wanted, not {type(value).__name__}")
 
     def decode(raw: bytes) -> Any:
         data = _decode_json(raw)
@@ -70,7 +74,11 @@ def _record_codec(model: type[faust.Record]) -> Codec:
             raise DecodeError(
                 f"an object is wanted for {model.__name__}, not {type(data).__name__}"
             )
-        return model.from_data(data)
+        try:
+            # Without the preferred type the record itself would say which class it becomes.
+            return model.from_data(data, preferred_type=model)
+        except TypeError as error:
+            raise DecodeError(f"this is no {model.__name__}: {error}") from error
 
     return Codec(f"faust:{model.__name__}", encode, decode)
 

@@ -7,8 +7,9 @@ partitions that are not idle.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 __all__ = ["EventTime", "event_time_of", "least", "to_milliseconds"]
@@ -16,26 +17,35 @@ __all__ = ["EventTime", "event_time_of", "least", "to_milliseconds"]
 #: Takes a decoded value, returns its event time as milliseconds since the epoch.
 EventTime = Callable[[Any], int]
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+#: Times are stored in 8 bytes, and windows end later than their records.
+_LIMIT = 1 << 62
+
 
 def to_milliseconds(value: Any) -> int:
     """Return an event time as integer milliseconds.
 
-    An int is taken as milliseconds, a float as seconds, a datetime without a zone as UTC, a
-    string as ISO 8601.
+    An int is taken as milliseconds, a float as seconds (rounded), a datetime without a zone as
+    UTC (cut to the millisecond that it is in), a string as ISO 8601.
 
     Raises:
         TypeError: it is none of these.
-        ValueError: a string that is no ISO 8601 time.
+        ValueError: a string that is no ISO 8601 time, or a number that is no time.
     """
     if type(value) is int:
-        return value
+        if -_LIMIT < value < _LIMIT:
+            return value
+        raise ValueError(f"an event time of {value} ms is out of range")
     if isinstance(value, float):
-        return round(value * 1000)
+        if math.isfinite(value):
+            return to_milliseconds(round(value * 1000))
+        raise ValueError(f"{value} is no event time")
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return round(aware.timestamp() * 1000)
+        return (aware - _EPOCH) // _MILLISECOND
     raise TypeError(
         f"an event time is an int (ms), a float (s), a datetime or ISO 8601, not {value!r}"
     )
@@ -53,7 +63,7 @@ def event_time_of(source: str | Callable[[Any], Any] | None) -> EventTime | None
 
     def of_field(value: Any) -> int:
         found = value[source] if isinstance(value, dict) else getattr(value, source)
-        return found if type(found) is int else to_milliseconds(found)
+        return to_milliseconds(found)
 
     return of_field
 

@@ -98,6 +98,14 @@ class WindowSpec:
         """Return when the last window that holds a pane ends: after that, a record is late."""
         return pane_start - pane_start % self.step + self.size
 
+    def ends(self, pane_start: int, after: int | None, until: int | None = None) -> range:
+        """Return the ends in `(after, until]` of the windows that hold a pane, in order."""
+        begin = pane_start if after is None else max(pane_start, after)
+        last = self.last_end(pane_start)
+        return range(
+            self.next_end(begin), (last if until is None else min(last, until)) + 1, self.step
+        )
+
     def next_end(self, after: int) -> int:
         """Return the least end of a window that is greater than a time."""
         offset = self.size % self.step
