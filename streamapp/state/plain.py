@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from streamapp.errors import TableError
 from streamapp.state.codecs import Codec
 from streamapp.state.store import Store, TableWrites, prefix_of
 
@@ -62,6 +63,11 @@ class PlainState:
     def __contains__(self, key: Any) -> bool:
         return self._load(key) is not _DELETED
 
+    def get(self, key: Any, default: Any) -> Any:
+        """Return a key's value, or `default` when there is none."""
+        value = self._load(key)
+        return default if value is _DELETED else value
+
     def __setitem__(self, key: Any, value: Any) -> None:
         self._values[key] = value
         self._dirty.add(key)
@@ -84,15 +90,23 @@ class PlainState:
                 yield key, value
 
     def changes(self) -> TableWrites:
-        """Return the overlay, encoded: the last value of each key that was written."""
+        """Return the overlay, encoded: the last value of each key that was written.
+
+        Raises:
+            TableError: a key or value that its codec does not take.
+        """
         writes = TableWrites(self.name)
         encode_key, encode = self._key.encode, self._value.encode
-        for key in self._dirty:
-            value = self._values[key]
-            if value is _DELETED:
-                writes.deletes.append(encode_key(key))
-            else:
-                writes.puts.append((encode_key(key), encode(value)))
+        key: Any = None
+        try:
+            for key in self._dirty:
+                value = self._values[key]
+                if value is _DELETED:
+                    writes.deletes.append(encode_key(key))
+                else:
+                    writes.puts.append((encode_key(key), encode(value)))
+        except Exception as error:
+            raise TableError(f"{self.name}[{key!r}] cannot be stored: {error}") from error
         return writes
 
     def commit(self) -> None:

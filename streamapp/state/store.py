@@ -12,6 +12,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 from rocksdict import (
     AccessType,
@@ -79,7 +81,8 @@ class TableWrites:
     table: str
     puts: list[tuple[bytes, bytes]] = field(default_factory=list)
     deletes: list[bytes] = field(default_factory=list)
-    #: Half-open ranges of keys that go as a whole.
+    #: Half-open ranges of keys that go as a whole. The keys that were in them are among `deletes`
+    #: too, for the changelog, which knows no ranges.
     ranges: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     @property
@@ -91,6 +94,39 @@ class TableWrites:
 def prefix_of(table: str) -> bytes:
     """Return what a table's keys begin with in the store."""
     return table.encode() + b"\0"
+
+
+class _Scan:
+    """An iterator that its store can take back: RocksDB keeps its lock while one is alive.
+
+    It keeps the options and the bound too: RocksDB only points to that memory, and a scan whose
+    bound is freed ends early without an error (rocksdict 0.3.29).
+    """
+
+    __slots__ = ("__weakref__", "_bound", "_pairs")
+
+    def __init__(self, database: Any, start: bytes, end: bytes) -> None:
+        options = ReadOptions()
+        options.set_iterate_upper_bound(end)
+        self._bound = (options, end)
+        self._pairs: Iterator[tuple[bytes, bytes]] = database.items(
+            from_key=start, read_opt=options
+        )
+
+    def __iter__(self) -> _Scan:
+        return self
+
+    def __next__(self) -> tuple[bytes, bytes]:
+        return next(self._pairs)
+
+    def end(self, error: StoreError) -> None:
+        """Let go of the database; whoever asks for the next pair gets the error."""
+
+        def raising() -> Iterator[tuple[bytes, bytes]]:
+            raise error
+            yield
+
+        self._pairs = raising()
 
 
 class Store:
@@ -108,11 +144,13 @@ class Store:
 
     def __init__(self, path: Path, owner: str, memory: StoreMemory) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
+        self._closed = False
+        self._scans: WeakSet[_Scan] = WeakSet()
         try:
-            self._db = Rdict(str(path), memory.options())
+            path.mkdir(parents=True, exist_ok=True)
+            self._db: Any = Rdict(str(path), memory.options())
         except Exception as error:
-            held = "lock" in str(error).lower()
+            held = "lock" in str(error).replace(str(path), "").lower()
             advice = (
                 "another process has it open: stop that worker or start this one under another name"
                 if held
@@ -154,10 +192,14 @@ class Store:
         return found
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the pairs in `[start, end)` of full keys, in order, as they are at the call."""
-        options = ReadOptions()
-        options.set_iterate_upper_bound(end)
-        yield from self._db.items(from_key=start, read_opt=options)
+        """Return the pairs in `[start, end)` of full keys, in order, as they are at the call.
+
+        Raises:
+            StoreError: on the next pair, when the store was closed meanwhile.
+        """
+        scan = _Scan(self._db, start, end)
+        self._scans.add(scan)
+        return scan
 
     def first(self, start: bytes, end: bytes) -> bytes | None:
         """Return the least full key in `[start, end)`."""
@@ -175,13 +217,19 @@ class Store:
             for key, value in table.puts:
                 batch.put(prefix + key, value)
             for key in table.deletes:
-                batch.delete(prefix + key)
+                if not any(start <= key < end for start, end in table.ranges):
+                    batch.delete(prefix + key)
         if progress is not None:
             batch.put(_PROGRESS_KEY, progress)
         self._db.write(batch)
 
     def close(self) -> None:
-        """Close the database; a store that is closed twice stays closed."""
+        """Close the database, and the scans that nobody finished; closing twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        for scan in list(self._scans):
+            scan.end(StoreError(f"the state store {self.path} was closed during a scan"))
         self._db.close()
 
     @staticmethod

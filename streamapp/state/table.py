@@ -6,22 +6,25 @@ through a ContextVar, so that `table[key]` in an agent is the state of the agent
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar, Token
 from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
-from streamapp.errors import TableError
+from streamapp.errors import ConfigurationError, TableError
 from streamapp.state.aggregates import Aggregate, Sum
 from streamapp.state.codecs import Codec, codec_for, key_codec_for
 from streamapp.state.cursor import Cursor
 from streamapp.state.plain import PlainState
 from streamapp.state.store import Store
+from streamapp.state.task_windows import PaneValue, TaskWindows
 from streamapp.state.time import to_milliseconds
-from streamapp.state.windowed import WindowedState
 from streamapp.state.windows import Window, WindowSpec, milliseconds
 
-__all__ = ["BatchTable", "PaneValue", "Table", "WindowedTable"]
+__all__ = ["BatchTable", "PaneValue", "Table", "TaskWindows", "WindowedTable"]
+
+_LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]{1,200}")
 
 _StateT = TypeVar("_StateT", covariant=True)
 
@@ -42,6 +45,10 @@ class Table(Generic[_StateT]):
     """What both kinds of table share: a name, codecs, and the way to the task's live side."""
 
     def __init__(self, registry: Registry, name: str, key: Codec, value: Codec) -> None:
+        if not _LEGAL_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"a table's name is part of its changelog topic's: letters, digits, '.', '_' and '-', not {name!r}"
+            )
         self.registry = registry
         self.name = name
         self.key_codec = key
@@ -59,9 +66,13 @@ class Table(Generic[_StateT]):
         except LookupError:
             raise TableError(
                 f"the table {self.name!r} was used where no task has it: use it in a batch agent, and if the "
-                f"agent does not name it in its own body, declare it: @app.batch_agent(…, tables=[{self.name}])"
+                f"agent does not name it in its own body, declare it: @app.batch_agent(…, uses=[{self.name}])"
             ) from None
         return state
+
+    def open(self, store: Store, cursor: Cursor) -> _StateT:
+        """Return the live side of this table on a task's store."""
+        raise NotImplementedError
 
     def bind(self, state: Any) -> Token[Any]:
         """Make a live side the one that this context sees."""
@@ -152,8 +163,7 @@ class BatchTable(Table[PlainState]):
 
     def get(self, key: Any, default: Any = None) -> Any:
         """Return a key's value, or `default` when there is none."""
-        state = self._state
-        return state[key] if key in state else default
+        return self._state.get(key, default)
 
     def pop(self, key: Any, *default: Any) -> Any:
         """Remove a key and return its value.
@@ -183,7 +193,7 @@ class BatchTable(Table[PlainState]):
         return (value for _, value in self._state.items())
 
 
-class WindowedTable(Table["TaskWindows"]):
+class WindowedTable(Table[TaskWindows]):
     """A table of an aggregation in hopping or tumbling windows of event time.
 
     `table[key] += 1` adds at the event time of the record at hand. Results leave with the
@@ -228,11 +238,19 @@ class WindowedTable(Table["TaskWindows"]):
         self.late_topic = topic
         return self
 
+    # Without these, `in` and `for` would try table[0], table[1], … and never end.
+    __contains__ = None
+    __iter__ = None
+
     def __getitem__(self, key: Any) -> PaneValue:
         return PaneValue(self._state, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if type(value) is not PaneValue:
+        if (
+            type(value) is not PaneValue
+            or (value._key is not key and value._key != key)
+            or value._state.name != self.name
+        ):
             raise TableError(
                 f"{self.name}[{key!r}] = {value!r}: a window's value cannot be assigned, since a record is in "
                 f"several windows; add to it: {self.name}[key] += value"
@@ -267,95 +285,3 @@ class WindowedTable(Table["TaskWindows"]):
     def window(self, window: Window) -> dict[Any, Any]:
         """Return all keys and values of a window."""
         return self._state.window_items(window)
-
-
-class TaskWindows(WindowedState):
-    """A windowed table's live side, tied to the record at hand."""
-
-    def __init__(
-        self,
-        name: str,
-        store: Store,
-        key: Codec,
-        aggregate: Aggregate,
-        accumulator: Codec,
-        spec: WindowSpec,
-        cursor: Cursor,
-    ) -> None:
-        super().__init__(name, store, key, aggregate, accumulator, spec)
-        self._cursor = cursor
-        #: Indexes, in the batch at hand, of records that came too late.
-        self.late_records: list[int] = []
-
-    def now(self) -> int:
-        """Return the event time of the record at hand.
-
-        Raises:
-            TableError: there is no record at hand.
-        """
-        time = self._cursor.time()
-        if time is None:
-            raise TableError(
-                f"there is no record at hand: {self.name}.add(key, value, at=time) says when it was"
-            )
-        return time
-
-    def add_at(self, key: Any, value: Any, time: int) -> None:
-        """Add, and remember a record that came too late."""
-        if not self.add(key, value, time):
-            self.late_records.append(self._cursor.index)
-
-    def merge_at(self, key: Any, partial: Any, time: int) -> None:
-        """Merge, and remember a record that came too late."""
-        if not self.merge(key, partial, time):
-            self.late_records.append(self._cursor.index)
-
-    def add_batch(self, keys: Any) -> None:
-        """Count the keys of the batch at hand, and remember the records that came too late."""
-        times = self._cursor.times
-        if self.add_each(keys, times) and self._open_from is not None:
-            pane, open_from = self._pane, self._open_from
-            self.late_records.extend(
-                i for i, time in enumerate(times) if time - time % pane < open_from
-            )
-
-
-class PaneValue:
-    """What `table[key]` is in a windowed table: a key at the event time of the record at hand."""
-
-    __slots__ = ("_key", "_state")
-
-    def __init__(self, state: TaskWindows, key: Any) -> None:
-        self._state = state
-        self._key = key
-
-    def __iadd__(self, value: Any) -> PaneValue:
-        state = self._state
-        cursor = state._cursor
-        index = cursor.index
-        if index < 0:
-            state.now()
-        if not state.add(self._key, value, cursor.times[index]):
-            state.late_records.append(index)
-        return self
-
-    def add(self, value: Any) -> None:
-        """Add a value in the aggregation's sense."""
-        self._state.add_at(self._key, value, self._state.now())
-
-    def merge(self, partial: Any) -> None:
-        """Merge an accumulator of the same aggregation."""
-        self._state.merge_at(self._key, partial, self._state.now())
-
-    def current(self) -> Any:
-        """Return the value of the newest window that holds the record at hand."""
-        return self.at(self._state.now())
-
-    def delta(self, seconds: float | timedelta) -> Any:
-        """Return the value of the newest window that holds the time so long before the record."""
-        return self.at(self._state.now() - milliseconds(seconds))
-
-    def at(self, time: Any) -> Any:
-        """Return the value of the newest window that holds an event time."""
-        state = self._state
-        return state.value(self._key, state.spec.newest(to_milliseconds(time)))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from streamapp.errors import TableError
 from streamapp.state.aggregates import Aggregate
 from streamapp.state.codecs import Codec
 from streamapp.state.store import Store, TableWrites, prefix_of
@@ -69,6 +70,7 @@ class WindowedState:
         self._accumulator = accumulator
         self._prefix = prefix_of(name)
         self._pane = spec.pane
+        self._additive = aggregate.additive
         #: Panes that the store holds.
         self._live: set[int] = set()
         #: Decoded accumulators of committed panes; all of a pane's keys when it is in `_complete`.
@@ -79,7 +81,7 @@ class WindowedState:
         self._closed_until: int | None = None
         self._closing_until: int | None = None
         self._open_from: int | None = None
-        #: Records that came after the last of their windows was closed, since the last checkpoint.
+        #: Additions after the last of their windows was closed, since the last checkpoint.
         self.late = 0
 
     # ------------------------------------------------------------------ where it stands
@@ -93,6 +95,7 @@ class WindowedState:
         self._expiring.clear()
         self._closed_until = self._closing_until = closed_until
         self._set_open_from(closed_until)
+        self.late = 0
 
     def _stored_panes(self) -> Iterator[int]:
         end = self._prefix[:-1] + b"\x01"
@@ -117,34 +120,38 @@ class WindowedState:
 
     # ------------------------------------------------------------------ writing
 
+    def _overlay(self, start: int) -> dict[Any, Any] | None:
+        """Return what this batch wrote to a pane, or `None` when its last window is closed."""
+        if self._open_from is not None and start < self._open_from:
+            return None
+        return self._dirty.setdefault(start, {})
+
     def add(self, key: Any, value: Any, time: int) -> bool:
         """Add a value to a key at an event time; return whether a window was still open for it."""
         start = time - time % self._pane
         accumulators = self._dirty.get(start)
         if accumulators is None:
-            if self._open_from is not None and start < self._open_from:
+            accumulators = self._overlay(start)
+            if accumulators is None:
                 self.late += 1
                 return False
-            accumulators = self._dirty[start] = {}
         accumulator = accumulators.get(key)
         if accumulator is None:
             accumulator = self._committed(start, key)
             if accumulator is None:
                 accumulator = self._aggregate.zero()
         accumulators[key] = (
-            accumulator + value
-            if self._aggregate.additive
-            else self._aggregate.add(accumulator, value)
+            accumulator + value if self._additive else self._aggregate.add(accumulator, value)
         )
         return True
 
     def merge(self, key: Any, partial: Any, time: int) -> bool:
         """Merge an accumulator, made elsewhere by the same aggregation, into the pane of a time."""
         start = time - time % self._pane
-        if self._open_from is not None and start < self._open_from:
+        accumulators = self._overlay(start)
+        if accumulators is None:
             self.late += 1
             return False
-        accumulators = self._dirty.setdefault(start, {})
         accumulator = accumulators.get(key)
         if accumulator is None:
             accumulator = self._committed(start, key)
@@ -157,12 +164,24 @@ class WindowedState:
         """Add 1 to each key at the time beside it, for additive aggregations; return how many were late.
 
         It counts first and touches each key of the batch once.
+
+        Raises:
+            TableError: the aggregation is not additive.
+            ValueError: there are more keys than times, or fewer; nothing was added.
         """
+        if not self._additive:
+            raise TableError(
+                f"{self.name}.add_each counts, which {type(self._aggregate).__name__} does not: "
+                f"use {self.name}[key] += value"
+            )
         pane = self._pane
         lowest, highest = min(times, default=0), max(times, default=0)
         groups: dict[int, Counter[Any]]
         if lowest - lowest % pane == highest - highest % pane:
-            groups = {lowest - lowest % pane: Counter(keys)}
+            counted = Counter(keys)
+            if counted.total() != len(times):
+                raise ValueError(f"{counted.total()} keys for {len(times)} records")
+            groups = {lowest - lowest % pane: counted}
         else:
             by_pane: dict[int, list[Any]] = {}
             for key, time in zip(keys, times, strict=True):
@@ -174,10 +193,10 @@ class WindowedState:
             groups = {start: Counter(found) for start, found in by_pane.items()}
         late = 0
         for start, counts in groups.items():
-            if self._open_from is not None and start < self._open_from:
+            accumulators = self._overlay(start)
+            if accumulators is None:
                 late += counts.total()
                 continue
-            accumulators = self._dirty.setdefault(start, {})
             for key, count in counts.items():
                 accumulator = accumulators.get(key)
                 if accumulator is None:
@@ -207,10 +226,17 @@ class WindowedState:
                 return found
         return self._committed(start, key)
 
+    def _panes(self, window: Window) -> range:
+        """Return the panes to read for a window: none once it is expired, since some are gone."""
+        closed = self._closed_until
+        if closed is not None and window.end + self.spec.keep <= closed:
+            return range(0)
+        return self.spec.panes(window)
+
     def value(self, key: Any, window: Window) -> Any:
         """Return the aggregation's result for a key in a window, with what this batch wrote."""
         merged = None
-        for start in self.spec.panes(window):
+        for start in self._panes(window):
             part = self._at(start, key)
             if part is not None:
                 merged = part if merged is None else self._aggregate.merge(merged, part)
@@ -233,7 +259,7 @@ class WindowedState:
     def window_items(self, window: Window) -> dict[Any, Any]:
         """Return the results of all keys in a window."""
         merged: dict[Any, Any] = {}
-        for start in self.spec.panes(window):
+        for start in self._panes(window):
             if start in self._live or start in self._dirty:
                 for key, part in self._pane_items(start).items():
                     found = merged.get(key)
@@ -241,9 +267,17 @@ class WindowedState:
         return {key: self._aggregate.result(part) for key, part in merged.items()}
 
     def windows(self) -> list[Window]:
-        """Return the windows that hold something, oldest first."""
-        panes = (self._live | self._dirty.keys()) - set(self._expiring)
-        return sorted({window for pane in panes for window in self.spec.windows(pane)})
+        """Return the windows that hold something and are not expired, oldest first."""
+        closed = self._closed_until
+        return self._ending(None if closed is None else closed - self.spec.keep, None)
+
+    def _ending(self, after: int | None, until: int | None) -> list[Window]:
+        """Return the windows that hold something and end in `(after, until]`, oldest first."""
+        spec = self.spec
+        ends = {
+            end for pane in self._live | self._dirty.keys() for end in spec.ends(pane, after, until)
+        }
+        return [Window(end - spec.size, end) for end in sorted(ends)]
 
     # ------------------------------------------------------------------ at a checkpoint
 
@@ -261,47 +295,53 @@ class WindowedState:
     def close(self, watermark: int | None) -> list[Window]:
         """Close the windows that end at or before the watermark; return those that hold something.
 
-        Call it once a batch, after the agents; their values are `window_items`.
+        Call it once a checkpoint, after the agents: what is added between it and `commit` is not
+        in the values that `window_items` returns for them.
         """
         before = self._closed_until
         if watermark is None or (before is not None and watermark <= before):
             return []
         spec = self.spec
-        panes = self._live | self._dirty.keys()
-        closing = {
-            window
-            for pane in panes
-            if pane < watermark and (before is None or spec.last_end(pane) > before)
-            for window in spec.windows(pane)
-            if window.end <= watermark and (before is None or window.end > before)
-        }
+        closing = self._ending(before, watermark)
         self._closing_until = watermark
         self._set_open_from(watermark)
-        self._expiring = [pane for pane in panes if spec.last_end(pane) + spec.keep <= watermark]
-        return sorted(closing)
+        self._expiring = [
+            pane
+            for pane in self._live | self._dirty.keys()
+            if spec.last_end(pane) + spec.keep <= watermark
+        ]
+        return closing
 
     def next_close(self) -> int | None:
         """Return the end of the next window that holds something: what a watermark has to reach."""
         after = self._closing_until
-        ends = [
-            window.end
-            for pane in self._live | self._dirty.keys()
-            for window in self.spec.windows(pane)
-            if after is None or window.end > after
-        ]
-        return min(ends, default=None)
+        return min(
+            (
+                ends[0]
+                for pane in self._live | self._dirty.keys()
+                if (ends := self.spec.ends(pane, after))
+            ),
+            default=None,
+        )
 
     def changes(self) -> TableWrites:
-        """Return the overlay and what expires, encoded."""
+        """Return the overlay and what expires, encoded.
+
+        Raises:
+            TableError: a key or accumulator that its codec does not take.
+        """
         writes = TableWrites(self.name)
         expiring = set(self._expiring)
-        encode_key, encode = self._key.encode, self._accumulator.encode
-        for start, accumulators in self._dirty.items():
-            if start not in expiring:
-                head = pane_key(start)
-                writes.puts.extend(
-                    (head + encode_key(key), encode(value)) for key, value in accumulators.items()
-                )
+        encode_key, encode, put = self._key.encode, self._accumulator.encode, writes.puts.append
+        key: Any = None
+        try:
+            for start, accumulators in self._dirty.items():
+                if start not in expiring:
+                    head = pane_key(start)
+                    for key, value in accumulators.items():
+                        put((head + encode_key(key), encode(value)))
+        except Exception as error:
+            raise TableError(f"{self.name}[{key!r}] cannot be stored: {error}") from error
         for start in self._expiring:
             if start in self._live:
                 first, end = pane_key(start), pane_key(start + 1)
