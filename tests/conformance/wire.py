@@ -38,6 +38,7 @@ OFFSET_OUT_OF_RANGE = 1
 UNKNOWN_TOPIC_OR_PARTITION = 3
 MESSAGE_TOO_LARGE = 10
 ILLEGAL_GENERATION = 22
+INCONSISTENT_GROUP_PROTOCOL = 23
 UNKNOWN_MEMBER_ID = 25
 REBALANCE_IN_PROGRESS = 27
 OUT_OF_ORDER_SEQUENCE_NUMBER = 45
@@ -193,6 +194,7 @@ class RawMember:
     wire: Wire
     group: str
     metadata: bytes = b""
+    protocol: str = "as-told"
     instance_id: str | None = None
     session_timeout_ms: int = 30_000
     member_id: str = ""
@@ -243,7 +245,7 @@ class RawMember:
             self.member_id,
             self.instance_id,
             "consumer",
-            [("as-told", self.metadata)],
+            [(self.protocol, self.metadata)],
         )
         return await self.wire.to_group(self.group, request)
 
