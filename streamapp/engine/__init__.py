@@ -1,1 +1,9 @@
 """Batches in, checkpoints out."""
+
+from streamapp.engine.agent import Batches
+from streamapp.engine.app import App
+from streamapp.engine.batch import Batch
+from streamapp.engine.task import WindowRecord
+from streamapp.engine.topic import Topic
+
+__all__ = ["App", "Batch", "Batches", "Topic", "WindowRecord"]

@@ -181,7 +181,7 @@ class WindowedState:
             counted = Counter(keys)
             if counted.total() != len(times):
                 raise ValueError(f"{counted.total()} keys for {len(times)} records")
-            groups = {lowest - lowest % pane: counted}
+            groups = {lowest - lowest % pane: counted} if counted else {}
         else:
             by_pane: dict[int, list[Any]] = {}
             for key, time in zip(keys, times, strict=True):

@@ -1,0 +1,1 @@
+"""The stream jobs that ship."""

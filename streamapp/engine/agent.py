@@ -1,0 +1,177 @@
+"""Batch agents: what `@app.batch_agent` makes of a function, and one running in a task."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import Context
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+from typing import Any
+
+from streamapp.engine.batch import Batch
+from streamapp.engine.topic import Topic
+from streamapp.errors import ConfigurationError
+from streamapp.state.table import Table
+
+__all__ = ["AgentFunction", "AgentRun", "BatchAgent", "Batches"]
+
+#: An async function over the batches of a topic, or an async generator of values for its sinks.
+AgentFunction = Callable[["Batches"], Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchAgent:
+    """A batch agent as the application declares it.
+
+    Attributes:
+        within: seconds after its first record at which a batch is processed.
+        max_records: records at which it is processed at once.
+        uses: the tables and `key_by`s that it works with.
+    """
+
+    name: str
+    function: AgentFunction
+    topic: Topic
+    topology: str
+    within: float
+    max_records: int
+    sinks: Sequence[Topic]
+    uses: frozenset[Any]
+
+    def __post_init__(self) -> None:
+        if not (
+            inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function)
+        ):
+            raise ConfigurationError(
+                f"the batch agent {self.name} is an async function: async def {self.name}(batches): …"
+            )
+        if self.sinks and not inspect.isasyncgenfunction(self.function):
+            raise ConfigurationError(
+                f"the batch agent {self.name} has a sink and yields nothing to it"
+            )
+        if self.max_records < 1 or self.within < 0:
+            raise ConfigurationError(
+                f"the batch agent {self.name} wants max_records of at least 1 and within of at least 0 seconds"
+            )
+
+
+def named_in(function: Callable[..., Any], kinds: tuple[type, ...]) -> set[Any]:
+    """Return the objects of some kinds that a function names: globals, closures and, through them,
+    plain functions of the same module."""
+    found: set[Any] = set()
+    seen: set[Any] = set()
+
+    def visit(item: Any, module: str) -> None:
+        if isinstance(item, kinds):
+            found.add(item)
+        elif isinstance(item, FunctionType) and item not in seen and item.__module__ == module:
+            seen.add(item)
+            for name in _names(item.__code__):
+                if name in item.__globals__:
+                    visit(item.__globals__[name], module)
+            for cell in item.__closure__ or ():
+                try:
+                    visit(cell.cell_contents, module)
+                except ValueError:  # an empty cell: the name is assigned later
+                    continue
+
+    visit(function, function.__module__)
+    return found
+
+
+def _names(code: CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= _names(constant)
+    return names
+
+
+def tables_of(agent: BatchAgent) -> set[Table[Any]]:
+    """Return the tables that an agent works with."""
+    return {used for used in agent.uses if isinstance(used, Table)}
+
+
+class Batches:
+    """What an agent iterates over; asking for the next batch says that the one before is finished."""
+
+    def __init__(self) -> None:
+        self._next: asyncio.Future[tuple[Batch, asyncio.Future[None]]] = (
+            asyncio.get_running_loop().create_future()
+        )
+        #: Done when the batch that the agent took last is finished.
+        self.taken: asyncio.Future[None] | None = None
+
+    def __aiter__(self) -> AsyncIterator[Batch]:
+        return self
+
+    async def __anext__(self) -> Batch:
+        if self.taken is not None and not self.taken.done():
+            self.taken.set_result(None)
+        batch, self.taken = await self._next
+        self._next = asyncio.get_running_loop().create_future()
+        return batch
+
+    def hand_over(self, batch: Batch) -> asyncio.Future[None]:
+        """Give the agent its next batch; the future is done when the agent asks for another."""
+        finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._next.set_result((batch, finished))
+        return finished
+
+
+class AgentRun:
+    """One agent at work in one task.
+
+    Arguments:
+        context: where the agent's tables and its outbox are found.
+        emit: takes what the agent yields.
+    """
+
+    def __init__(
+        self, agent: BatchAgent, context: Context, emit: Callable[[BatchAgent, Any], None]
+    ) -> None:
+        self.agent = agent
+        self._context = context
+        self._emit = emit
+        self._batches: Batches | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def process(self, batch: Batch) -> None:
+        """Let the agent process a batch; return when it asks for the next one or returns.
+
+        Raises:
+            Exception: whatever the agent raised; the next call starts the agent anew.
+        """
+        if self._task is None or self._task.done():
+            self._batches = Batches()
+            self._task = asyncio.get_running_loop().create_task(
+                self._run(self._batches), name=f"agent {self.agent.name}", context=self._context
+            )
+        assert self._batches is not None
+        finished = self._batches.hand_over(batch)
+        await asyncio.wait({finished, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        if not finished.done():
+            task, self._task = self._task, None
+            task.result()
+            if self._batches.taken is not finished:
+                raise ConfigurationError(
+                    f"the batch agent {self.agent.name} returned without taking {batch.id}: "
+                    "its body loops over its batches, async for batch in batches: …"
+                )
+
+    async def _run(self, batches: Batches) -> None:
+        run = self.agent.function(batches)
+        if inspect.isasyncgen(run):
+            async for value in run:
+                self._emit(self.agent, value)
+        else:
+            await run
+
+    async def stop(self) -> None:
+        """End the agent's coroutine."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})

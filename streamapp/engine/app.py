@@ -1,0 +1,270 @@
+"""The application: a Faust app with batch agents and the engine that runs them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import faust
+import venusian
+from faust.app.base import SCAN_AGENT
+from faust.app.base import BootStrategy as FaustBootStrategy
+from mode.types import ServiceT
+
+from streamapp.engine.agent import AgentFunction, BatchAgent, named_in
+from streamapp.engine.engine import Engine
+from streamapp.engine.key_by import KeyBy
+from streamapp.engine.settings import EngineSettings, Guarantee
+from streamapp.engine.topic import Topic
+from streamapp.engine.topology import Topology, build_topologies
+from streamapp.errors import ConfigurationError
+from streamapp.state.aggregates import Aggregate
+from streamapp.state.table import BatchTable, Table
+
+if TYPE_CHECKING:
+    from streamapp.testing import AppTest
+
+__all__ = ["App"]
+
+
+class BootStrategy(FaustBootStrategy):
+    """Which services a worker starts: Faust's consumer, agents and tables only when there are any."""
+
+    app: App
+
+    def _should_enable_kafka_consumer(self) -> bool:
+        return self.app.classic and super()._should_enable_kafka_consumer()
+
+    def _should_enable_kafka_producer(self) -> bool:
+        return self.app.classic and super()._should_enable_kafka_producer()
+
+    def agents(self) -> Iterable[ServiceT]:
+        """Return Faust's own agents."""
+        return super().agents() if self.app.classic else []
+
+    def server(self) -> Iterable[ServiceT]:
+        """Return the services of a worker, the engine last: it is stopped first."""
+        return self._chain(super().server(), self.app.engine_services())
+
+
+class App(faust.App):
+    """A stream processing application.
+
+    Everything of `faust.App` works as in Faust. Batch agents, batch tables and `key_by` run on the
+    engine, with the guarantee that `processing_guarantee` names.
+
+    Arguments, beside Faust's:
+        processing_guarantee: `exactly_once` (default), `at_least_once` or `at_most_once`.
+        state_dir: where stores live; `STREAMAPP_STATE` or `.streamapp/state` without one.
+        worker_name: as `EngineSettings.worker_name`.
+        engine: more settings of the engine, by the names of `EngineSettings`.
+    """
+
+    BootStrategy: ClassVar[Any] = BootStrategy
+
+    def __init__(
+        self,
+        id: str,
+        *,
+        processing_guarantee: str | Guarantee = Guarantee.EXACTLY_ONCE,
+        state_dir: str | Path | None = None,
+        worker_name: str | None = None,
+        engine: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        options.setdefault("Topic", Topic)
+        directory = state_dir or os.environ.get("STREAMAPP_STATE") or ".streamapp/state"
+        try:
+            guarantee = Guarantee(processing_guarantee)
+        except ValueError:
+            raise ConfigurationError(
+                f"processing_guarantee={processing_guarantee!r}: it is one of {', '.join(Guarantee)}"
+            ) from None
+        self.engine_settings = EngineSettings(
+            guarantee=guarantee,
+            state_dir=Path(directory),
+            worker_name=worker_name or os.environ.get("STREAMAPP_WORKER"),
+            **(engine or {}),
+        )
+        self.batch_agents: dict[str, BatchAgent] = {}
+        self.batch_tables: dict[str, Table[Any]] = {}
+        self.engine: Engine | None = None
+        #: Process what is there and stop (`worker --once`).
+        self.once = False
+        #: How long to wait for a broker at the start, in seconds.
+        self.broker_patience = float(os.environ.get("STREAMAPP_BROKER_PATIENCE", "60"))
+        self.failure: BaseException | None = None
+        super().__init__(id, **options)
+
+    # ------------------------------------------------------------------ declaring
+
+    def topic(self, *topics: str, **options: Any) -> Topic:
+        """Declare a topic, with Faust's options and those of `streamapp.engine.topic.Topic`."""
+        return Topic(self, topics=topics, **options)
+
+    def batch_agent(
+        self,
+        topic: Topic | str,
+        *,
+        name: str | None = None,
+        topology: str | None = None,
+        within: float = 1.0,
+        max_records: int = 10_000,
+        sink: Topic | Sequence[Topic] = (),
+        uses: Iterable[Any] = (),
+    ) -> Callable[[AgentFunction], BatchAgent]:
+        """Declare a batch agent.
+
+        Arguments:
+            topic: whose partitions it takes.
+            name: the function's name without one.
+            topology: agents that share tables name the same one; the agent's name without one. It
+                is part of group, transactional ids and topics: renaming it begins anew.
+            within: seconds after its first record at which a batch is processed.
+            max_records: records at which it is processed at once.
+            sink: where what the agent yields goes.
+            uses: tables and `key_by`s that the function does not name in its own body.
+
+        Raises:
+            ConfigurationError: the name is taken, or an option makes no sense.
+        """
+        source = self.topic(topic, value_type=bytes) if isinstance(topic, str) else topic
+        sinks = (sink,) if isinstance(sink, Topic) else tuple(sink)
+
+        def declare(function: AgentFunction) -> BatchAgent:
+            agent_name = name or function.__name__
+            if agent_name in self.batch_agents:
+                raise ConfigurationError(
+                    f"there are two batch agents named {agent_name}: give one of them name='…'"
+                )
+            agent = BatchAgent(
+                agent_name,
+                function,
+                source,
+                topology or agent_name,
+                within,
+                max_records,
+                sinks,
+                frozenset({*uses, *named_in(function, (Table, KeyBy))}),
+            )
+            self.batch_agents[agent_name] = agent
+            venusian.attach(function, lambda scanner, found, item: None, category=SCAN_AGENT)
+            return agent
+
+        return declare
+
+    def BatchTable(
+        self,
+        name: str,
+        *,
+        default: Callable[[], Any] | None = None,
+        aggregate: Aggregate | None = None,
+        key_type: Any = None,
+        value_type: Any = None,
+    ) -> BatchTable:
+        """Declare a table that batch agents keep: see `streamapp.state.BatchTable`."""
+        if name in self.batch_tables:
+            raise ConfigurationError(f"there are two tables named {name}")
+        return BatchTable(
+            self,
+            name,
+            default=default,
+            aggregate=aggregate,
+            key_type=key_type,
+            value_type=value_type,
+        )
+
+    def add_table(self, table: Table[Any]) -> None:
+        """Register a table; `.tumbling()` and `.hopping()` replace the one that they were made of."""
+        self.batch_tables[table.name] = table
+
+    def key_by(
+        self,
+        name: str,
+        *,
+        aggregate: Aggregate | None = None,
+        pane: float | None = None,
+        key_type: Any = Any,
+        value_type: Any = None,
+        partitions: int | None = None,
+    ) -> KeyBy:
+        """Declare a stream that goes to the owner of its key: see `streamapp.engine.key_by.KeyBy`.
+
+        Its topic is `{app id}-{name}-by-key`.
+        """
+        return KeyBy(
+            self,
+            topics=(f"{self._default_options[0]}-{name}-by-key",),
+            aggregate=aggregate,
+            pane=pane,
+            key_type=key_type,
+            value_type=value_type,
+            partitions=partitions,
+        )
+
+    # ------------------------------------------------------------------ what follows from it
+
+    def topologies(self) -> list[Topology]:
+        """Return the topologies of the batch agents."""
+        return build_topologies(self.conf.id, self.batch_agents.values())
+
+    @property
+    def dead_letter_topic(self) -> str:
+        """Where records go that could not be processed."""
+        return f"{self.conf.id}-dead-letters"
+
+    def kafka_options(self) -> dict[str, Any]:
+        """Return what every aiokafka client of the engine is given: addresses and credentials."""
+        options: dict[str, Any] = {
+            "bootstrap_servers": ",".join(
+                f"{url.host}:{url.port or 9092}" for url in self.conf.broker
+            )
+        }
+        credentials: Any = self.conf.broker_credentials
+        if credentials is not None:
+            options["security_protocol"] = credentials.protocol.value
+            if getattr(credentials, "context", None) is not None:
+                options["ssl_context"] = credentials.context
+            if getattr(credentials, "username", None) is not None:
+                options["sasl_mechanism"] = credentials.mechanism.value
+                options["sasl_plain_username"] = credentials.username
+                options["sasl_plain_password"] = credentials.password
+        return options
+
+    def engine_services(self) -> list[ServiceT]:
+        """Return the engine, when there are batch agents."""
+        if not self.batch_agents:
+            return []
+        self.engine = Engine(self, once=self.once, loop=self.loop, beacon=self.beacon)
+        return [self.engine]
+
+    def worker_init(self) -> None:
+        """Make the project's form of the `worker` command known."""
+        from streamapp.cli import worker  # noqa: F401  (registers the command)
+
+        super().worker_init()
+
+    @property
+    def classic(self) -> bool:
+        """Whether there are agents or tables of Faust's own."""
+        return bool(self.agents) or bool(self.tables.data)
+
+    async def _wait_for_table_recovery_completed(self) -> bool:
+        if self.classic:
+            return bool(await super()._wait_for_table_recovery_completed())
+        return False
+
+    def failed(self, error: BaseException) -> None:
+        """The engine cannot go on: remember why, and crash the worker."""
+        self.failure = error
+        self.loop.create_task(self.crash(error))
+
+    # ------------------------------------------------------------------ testing
+
+    def test(self, **options: Any) -> AppTest:
+        """Return a harness that runs the batch agents without a broker: see `streamapp.testing`."""
+        from streamapp.testing import AppTest
+
+        return AppTest(self, **options)

@@ -1,0 +1,205 @@
+"""The engine: every topology of an application on one worker, as a service of Faust's worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError, KafkaError
+from mode import Service
+
+from streamapp.engine.group import Group
+from streamapp.engine.identity import Identity
+from streamapp.engine.provision import provision
+from streamapp.engine.task import Surroundings
+from streamapp.errors import StreamappError
+from streamapp.state.store import StoreMemory
+
+if TYPE_CHECKING:
+    from streamapp.engine.app import App
+
+__all__ = ["Engine"]
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 60.0
+_ONCE_POLL = 0.05
+
+
+class Engine(Service):
+    """Runs the batch agents of an application.
+
+    Arguments:
+        once: process what is there, commit, close what the watermark closes, and say `finished`.
+    """
+
+    def __init__(self, app: App, *, once: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.app = app
+        self.once = once
+        self.groups: list[Group] = []
+        #: Set when `once` has nothing left to do.
+        self.finished = asyncio.Event()
+        self._identity: Identity | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def on_start(self) -> None:
+        """Claim an identity, make the topics, join the groups."""
+        app, settings = self.app, self.app.engine_settings
+        topologies = app.topologies()
+        self._identity = Identity(settings.state_dir / app.conf.id, settings.worker_name)
+        options = app.kafka_options()
+        admin = await self._connected_admin(options)
+        try:
+            provisioned = await provision(
+                admin,
+                topologies,
+                app.conf.topic_partitions,
+                app.dead_letter_topic,
+                settings,
+                options["bootstrap_servers"],
+            )
+        finally:
+            await admin.close()
+        surroundings = Surroundings(
+            clock=lambda: round(time.time() * 1000),
+            partitions=provisioned.partitions,
+            limits=provisioned.limits,
+            worker=self._identity.name,
+            dead_letter_topic=app.dead_letter_topic,
+        )
+        memory = StoreMemory(settings.store_memory)
+        opening = asyncio.Semaphore(settings.opening)
+        self.groups = [
+            Group(
+                topology,
+                settings,
+                options,
+                surroundings,
+                self._identity.directory,
+                memory,
+                opening,
+                self._identity.name if self._identity.named else None,
+                self._failed,
+                self.once,
+            )
+            for topology in topologies
+        ]
+        await asyncio.gather(*(group.start() for group in self.groups))
+        log.info(
+            "worker %s runs %s",
+            self._identity.name,
+            ", ".join(topology.name for topology in topologies),
+        )
+        if self.once:
+            self._watch = asyncio.get_running_loop().create_task(self._finish_once(options))
+            self._watch.add_done_callback(self._watched)
+
+    async def on_stop(self) -> None:
+        """Finish the batches at hand, commit, leave the groups."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait({self._watch})
+        await asyncio.gather(*(group.stop() for group in self.groups))
+        self.groups = []
+        if self._identity is not None:
+            self._identity.release()
+            self._identity = None
+
+    def _failed(self, error: BaseException) -> None:
+        """No retry mends this: stop the worker, and say why."""
+        log.error("the worker stops: %s", error)
+        self.app.failed(error)
+
+    def _watched(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
+
+    async def _connected_admin(self, options: dict[str, Any]) -> AIOKafkaAdminClient:
+        """Wait for a broker, up to a minute.
+
+        Raises:
+            StreamappError: there is none.
+        """
+        deadline = time.monotonic() + self.app.broker_patience
+        said = False
+        while True:
+            admin = AIOKafkaAdminClient(**options)
+            try:
+                await admin.start()
+            except (KafkaConnectionError, OSError) as error:
+                await admin.close()
+                if time.monotonic() > deadline:
+                    raise StreamappError(no_broker(options["bootstrap_servers"])) from error
+                if not said:
+                    log.warning("waiting for a broker at %s", options["bootstrap_servers"])
+                    said = True
+                await asyncio.sleep(0.5)
+            else:
+                return admin
+
+    # ------------------------------------------------------------------ once
+
+    async def _finish_once(self, options: dict[str, Any]) -> None:
+        """Wait until every topology has committed everything that its sources hold.
+
+        What one topology sends is a source of the next, so the ends are looked at again until
+        nothing has moved between two looks.
+        """
+        consumer = AIOKafkaConsumer(
+            **options, isolation_level="read_committed", enable_auto_commit=False
+        )
+        await consumer.start()
+        try:
+            before: tuple[Any, ...] | None = None
+            while True:
+                seen = await self._state_of_sources(consumer)
+                if seen is not None and seen == before:
+                    break
+                before = seen
+                await asyncio.sleep(_ONCE_POLL)
+        finally:
+            await consumer.stop()
+        self.finished.set()
+
+    async def _state_of_sources(self, consumer: AIOKafkaConsumer) -> tuple[Any, ...] | None:
+        """Return a fingerprint of ends and checkpoints, or `None` while something is left to do."""
+        fingerprint: list[Any] = []
+        for group in self.groups:
+            tasks = {
+                partition
+                for source in group.topology.sources
+                for partition in range(group.surroundings.partitions[source.name])
+            }
+            runners = dict(group.runners)
+            # Another worker may have the rest of the tasks: it is only asked for its own here.
+            if not runners or not tasks & runners.keys():
+                return None
+            targets = [tp for runner in runners.values() for tp in runner.sources]
+            try:
+                ends: dict[TopicPartition, int] = await consumer.end_offsets(targets)
+            except KafkaError:
+                return None
+            for runner in runners.values():
+                if not runner.quiet:
+                    return None
+                for tp in runner.sources:
+                    position = runner.position(tp.topic)
+                    if position is None or position < ends[tp]:
+                        return None
+                fingerprint.append(
+                    (runner.name, runner.checkpoints, tuple(ends[tp] for tp in runner.sources))
+                )
+        return tuple(fingerprint)
+
+
+def no_broker(bootstrap: str) -> str:
+    """Return what to say when no broker answers."""
+    return (
+        f"no Kafka broker answers at {bootstrap}: start one (streamapp broker --port 9092, or docker compose up), "
+        "or name another one: STREAMAPP_BROKER=kafka://HOST:PORT"
+    )

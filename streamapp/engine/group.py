@@ -1,0 +1,288 @@
+"""A topology on this worker: its member of the consumer group, and the tasks that were assigned.
+
+`on_partitions_assigned` pauses the partitions, starts the tasks and returns: fencing, restoring,
+seeking and resuming happen outside of it, since aiokafka sends no heartbeat before it returns.
+There is no word when partitions are lost, so every step asks whether its epoch still holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import (
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
+
+from streamapp.engine import seams
+from streamapp.engine.assignor import TaskAssignor
+from streamapp.engine.producer import OutputProducer
+from streamapp.engine.runner import TaskRunner
+from streamapp.engine.settings import EngineSettings
+from streamapp.engine.task import Surroundings
+from streamapp.engine.topology import Topology
+from streamapp.state.store import StoreMemory
+
+__all__ = ["Group"]
+
+log = logging.getLogger(__name__)
+
+#: How long a fetch waits for records, in milliseconds.
+_POLL_MS = 100
+#: While everything is paused nothing is polled; that must not end the membership.
+_NEVER_MS = 2**31 - 1
+
+
+class Group(ConsumerRebalanceListener):  # type: ignore[misc]
+    """One topology's consumer and its tasks on this worker.
+
+    Arguments:
+        instance: the worker's name when it was given one: it is a static member then (KIP-345).
+        opening: bounds how many tasks open at once, over all topologies.
+        failed: called with an error that no retry mends.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        settings: EngineSettings,
+        kafka_options: Mapping[str, Any],
+        surroundings: Surroundings,
+        state_directory: Path,
+        memory: StoreMemory,
+        opening: asyncio.Semaphore,
+        instance: str | None,
+        failed: Callable[[BaseException], None],
+        once: bool = False,
+    ) -> None:
+        self.topology = topology
+        self.settings = settings
+        self.kafka_options = kafka_options
+        self.surroundings = surroundings
+        self.state_directory = state_directory
+        self.memory = memory
+        self.opening = opening
+        self.output = OutputProducer(kafka_options, settings)
+        self.once = once
+        self.epoch = 0
+        self.runners: dict[int, TaskRunner] = {}
+        self._assigned: set[int] = set()
+        self._instance = instance
+        self._failed = failed
+        self._generation = -1
+        self._confirming: asyncio.Task[bool] | None = None
+        self._awake = asyncio.Event()
+        self._loop_task: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self.consumer: AIOKafkaConsumer | None = None
+
+    # ------------------------------------------------------------------ its life
+
+    async def start(self) -> None:
+        """Join the group; tasks start as partitions are assigned."""
+        settings = self.settings
+        instance = None if self._instance is None else f"{self.topology.group}-{self._instance}"
+        self.consumer = AIOKafkaConsumer(
+            **self.kafka_options,
+            group_id=self.topology.group,
+            group_instance_id=instance,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            max_poll_interval_ms=_NEVER_MS,
+            session_timeout_ms=round(settings.session_timeout * 1000),
+            heartbeat_interval_ms=round(settings.heartbeat_interval * 1000),
+            rebalance_timeout_ms=round(settings.rebalance_timeout * 1000),
+            fetch_max_wait_ms=_POLL_MS,
+            partition_assignment_strategy=(TaskAssignor(self._stores),),
+        )
+        await self.consumer.start()
+        self.consumer.subscribe([source.name for source in self.topology.sources], listener=self)
+        self._loop_task = asyncio.get_running_loop().create_task(
+            self._fetch(self.consumer), name=f"fetch {self.topology.name}"
+        )
+        self._loop_task.add_done_callback(self.runner_done)
+
+    async def stop(self) -> None:
+        """Finish the batches at hand, commit, and leave the group."""
+        self.epoch += 1
+        await asyncio.gather(*(runner.close() for runner in self.runners.values()))
+        self.runners = {}
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            await asyncio.wait({self._loop_task})
+        if self._closing:
+            await asyncio.wait(self._closing)
+        await self.output.close()
+        if self.consumer is not None:
+            await seams.leave_group(self.consumer)
+            await self.consumer.stop()
+
+    def runner_done(self, task: asyncio.Task[None]) -> None:
+        """Escalate what a task could not mend by opening anew."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
+
+    # ------------------------------------------------------------------ the group
+
+    def _stores(self) -> dict[int, int]:
+        """Return the tasks whose stores are here, with the sequence of their last checkpoint."""
+        found: dict[int, int] = {}
+        directory = self.state_directory / self.topology.name
+        if directory.is_dir():
+            found = {int(path.name): 0 for path in directory.iterdir() if path.name.isdecimal()}
+        for partition, runner in self.runners.items():
+            if runner.task is not None:
+                found[partition] = runner.task.marker.sequence
+        return found
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Finish or abort the batches at hand; producers and stores stay for what comes back."""
+        self.epoch += 1
+        if revoked:
+            log.info("%s: %d partitions revoked", self.topology.name, len(revoked))
+        bound = self.settings.rebalance_timeout / 2
+        await asyncio.gather(*(runner.park(bound) for runner in self.runners.values()))
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Pause, start the tasks, return."""
+        assert self.consumer is not None
+        if assigned:
+            self.consumer.pause(*assigned)
+        self.epoch += 1
+        self._generation = seams.generation(self.consumer)
+        self._assigned = {tp.partition for tp in assigned}
+        log.info(
+            "%s: generation %d, tasks %s",
+            self.topology.name,
+            self._generation,
+            sorted(self._assigned),
+        )
+        for partition in set(self.runners) - self._assigned:
+            self._close_later(self.runners.pop(partition))
+        for partition in sorted(self._assigned):
+            runner = self.runners.get(partition)
+            if runner is None:
+                runner = self.runners[partition] = TaskRunner(self, partition)
+            runner.start(self.epoch)
+
+    def _close_later(self, runner: TaskRunner) -> None:
+        closing = asyncio.get_running_loop().create_task(
+            runner.close(), name=f"close {runner.name}"
+        )
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def confirmed(self, epoch: int) -> bool:
+        """Ask the coordinator whether this member still has its assignment; one request for all tasks."""
+        if epoch != self.epoch or self.consumer is None:
+            return False
+        if self._confirming is None or self._confirming.done():
+            self._confirming = asyncio.get_running_loop().create_task(
+                seams.heartbeat(self.consumer, self._generation)
+            )
+        try:
+            return await asyncio.shield(self._confirming) and epoch == self.epoch
+        except KafkaError as error:
+            log.warning("%s: the group does not answer: %s", self.topology.name, error)
+            return False
+
+    # ------------------------------------------------------------------ offsets
+
+    async def initial_offset(self, tp: TopicPartition) -> int:
+        """Return where a source begins without a marker: the group's offset, or the reset's."""
+        assert self.consumer is not None
+        committed = await self.consumer.committed(tp)
+        if committed is not None:
+            return int(committed)
+        find = (
+            self.consumer.beginning_offsets
+            if self.settings.offset_reset == "earliest"
+            else self.consumer.end_offsets
+        )
+        return int((await find([tp]))[tp])
+
+    def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Put the consumer to offsets and let it fetch from there."""
+        assert self.consumer is not None
+        for tp, offset in offsets.items():
+            self.consumer.seek(tp, offset)
+        self.consumer.resume(*offsets)
+
+    def caught_up(self, tp: TopicPartition) -> bool:
+        """Whether the consumer has seen all that is committed of a partition."""
+        assert self.consumer is not None
+        runner = self.runners.get(tp.partition)
+        position = None if runner is None else runner.position(tp.topic)
+        try:
+            stable = self.consumer.last_stable_offset(tp)
+        except (IllegalStateError, AssertionError):
+            return False
+        return position is not None and stable is not None and position >= stable
+
+    # ------------------------------------------------------------------ fetching
+
+    def wake(self) -> None:
+        """A task has room again."""
+        self._awake.set()
+
+    async def _fetch(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            self._awake.clear()
+            ready = {
+                tp: runner
+                for runner in self.runners.values()
+                if runner.hungry and runner.epoch == self.epoch
+                for tp in runner.sources
+            }
+            if not ready:
+                await self._wait()
+                continue
+            try:
+                fetched = await consumer.getmany(*ready, timeout_ms=_POLL_MS)
+            except OffsetOutOfRangeError as error:
+                await self._jump(consumer, error)
+                continue
+            except (IllegalStateError, NoOffsetForPartitionError):
+                continue  # a rebalance came in between
+            except KafkaError as error:
+                log.warning("%s: fetching: %s", self.topology.name, error)
+                await self._wait()
+                continue
+            for tp, runner in ready.items():
+                if self.runners.get(tp.partition) is not runner or runner.epoch != self.epoch:
+                    continue
+                try:
+                    position = await consumer.position(tp)
+                except (IllegalStateError, KafkaError):
+                    continue
+                runner.feed(tp.topic, fetched.get(tp, ()), position)
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(_POLL_MS / 1000):
+                await self._awake.wait()
+        except TimeoutError:
+            return
+
+    async def _jump(self, consumer: AIOKafkaConsumer, error: OffsetOutOfRangeError) -> None:
+        """Retention has removed what was not read yet: go on where the partition begins, and say so."""
+        offsets: dict[TopicPartition, int] = error.args[0]
+        begins = await consumer.beginning_offsets(list(offsets))
+        for tp, offset in offsets.items():
+            log.error(
+                "%s[%d]: offset %d is gone, the partition begins at %d: records were removed before they were "
+                "read; raise the topic's retention",
+                tp.topic,
+                tp.partition,
+                offset,
+                begins[tp],
+            )
+            consumer.seek(tp, begins[tp])

@@ -1,0 +1,131 @@
+"""What a checkpoint writes beside outputs and changelogs: its marker, and its line in the ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from streamapp.errors import StoreError
+
+__all__ = [
+    "FORMAT",
+    "MARKER_KEY",
+    "LedgerBatch",
+    "LedgerEntry",
+    "Marker",
+    "Progress",
+    "decode_marker",
+]
+
+#: The version of markers and ledger entries; another one is refused.
+FORMAT = 1
+
+#: The one key of the checkpoint topic: compaction keeps each partition's latest marker.
+MARKER_KEY = b"checkpoint"
+
+
+class Marker(msgspec.Struct, kw_only=True):
+    """Where a task stands after a checkpoint: one record of the topology's compacted checkpoint topic.
+
+    Attributes:
+        sequence: checkpoints of this task so far.
+        sources: the next offset of each source topic.
+        marks: the watermark of each source partition, in milliseconds, by `topic` or
+            `topic<upstream/task`.
+        idle: the marks of upstream tasks that said they are idle.
+        watermark: the task's own; it never goes back.
+        closed: up to which watermark each windowed table has closed its windows.
+        changelogs: where each changelog ended after the checkpoint *before* this one.
+    """
+
+    format: int = FORMAT
+    sequence: int = 0
+    sources: dict[str, int] = {}
+    marks: dict[str, int] = {}
+    idle: list[str] = []
+    watermark: int | None = None
+    closed: dict[str, int] = {}
+    changelogs: dict[str, int] = {}
+
+
+class Progress(msgspec.Struct, kw_only=True):
+    """What a state store knows of itself: the marker that it is at, and where to restore from."""
+
+    marker: Marker
+    #: The next offset of each table's changelog that the store does not hold yet.
+    positions: dict[str, int]
+
+
+class LedgerBatch(
+    msgspec.Struct, kw_only=True, rename={"from_offset": "from", "until_offset": "until"}
+):
+    """One source partition's part of a checkpoint."""
+
+    topic: str
+    partition: int
+    from_offset: int
+    until_offset: int
+    records: int
+
+
+class LedgerEntry(msgspec.Struct, kw_only=True):
+    """One checkpoint in the ledger. Times are milliseconds since the epoch, durations milliseconds.
+
+    `previous_commit` is how long the checkpoint before this one took to commit: its own is not
+    known yet when it is written.
+    """
+
+    format: int = FORMAT
+    kind: str = "checkpoint"
+    topology: str
+    partition: int
+    sequence: int
+    worker: str
+    epoch: int
+    guarantee: str
+    at: int
+    batches: list[LedgerBatch]
+    outputs: int = 0
+    changes: int = 0
+    late: int = 0
+    dead_letters: int = 0
+    watermark: int | None = None
+    processing: float = 0.0
+    previous_commit: float | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_marker = msgspec.json.Decoder(Marker).decode
+_decode_progress = msgspec.json.Decoder(Progress).decode
+
+
+def encode(item: Marker | LedgerEntry | Progress) -> bytes:
+    """Return a marker, an entry or a progress as JSON."""
+    return _encode(item)
+
+
+def _checked(format_: Any, where: str) -> None:
+    if format_ != FORMAT:
+        raise StoreError(
+            f"{where} has format {format_}, this version of streamapp reads {FORMAT}: "
+            "run the version that wrote it"
+        )
+
+
+def decode_marker(raw: bytes, where: str) -> Marker:
+    """Return a marker.
+
+    Raises:
+        StoreError: it is of another format; `where` says which one.
+    """
+    marker = _decode_marker(raw)
+    _checked(marker.format, where)
+    return marker
+
+
+def decode_progress(raw: bytes, where: str) -> Progress:
+    """Return a store's progress; raises as `decode_marker`."""
+    progress = _decode_progress(raw)
+    _checked(progress.marker.format, where)
+    return progress

@@ -1,0 +1,79 @@
+"""What a batch sends: kept in order until its checkpoint publishes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from streamapp.errors import RecordError
+
+__all__ = ["Headers", "Outbox", "Outgoing"]
+
+Headers = Sequence[tuple[str, bytes]]
+
+#: What a record costs beside its key, value and headers; Kafka's batch header included.
+RECORD_OVERHEAD = 128
+
+
+class Outgoing(NamedTuple):
+    """One record on its way out; without a partition, its key decides."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int | None = None
+    timestamp: int | None = None
+    headers: Headers = ()
+
+    @property
+    def size(self) -> int:
+        """An upper bound of the bytes that the record needs in a batch of its own."""
+        size = RECORD_OVERHEAD + len(self.key or b"") + len(self.value or b"")
+        return size + sum(len(name) + len(value) + 10 for name, value in self.headers)
+
+
+class Outbox:
+    """The records of one batch.
+
+    Arguments:
+        limits: the largest record that a topic takes, in bytes.
+        default_limit: the same for topics that are not in `limits`.
+    """
+
+    def __init__(self, limits: dict[str, int], default_limit: int) -> None:
+        self._limits = limits
+        self._default_limit = default_limit
+        self.records: list[Outgoing] = []
+
+    def put(self, record: Outgoing) -> None:
+        """Add a record.
+
+        Raises:
+            RecordError: it is larger than its topic takes.
+        """
+        limit = self._limits.get(record.topic, self._default_limit)
+        if record.size > limit:
+            raise RecordError(
+                f"a record for {record.topic} with key {_shown(record.key)} needs {record.size:,} bytes, the topic "
+                f"takes {limit:,}: send less, or raise the topic's max.message.bytes and the app's max_record_bytes"
+            )
+        self.records.append(record)
+
+    def limit(self, topic: str) -> int:
+        """Return the largest record that a topic takes, in bytes."""
+        return self._limits.get(topic, self._default_limit)
+
+    def take(self) -> list[Outgoing]:
+        """Return the records, and begin anew."""
+        records, self.records = self.records, []
+        return records
+
+    def clear(self) -> None:
+        """Drop the records."""
+        self.records = []
+
+
+def _shown(key: bytes | None) -> str:
+    if key is None:
+        return "none"
+    return repr(key[:40]) + ("…" if len(key) > 40 else "")

@@ -1,0 +1,241 @@
+"""The transactional producer of a task, and how records are handed to aiokafka.
+
+Records go out through `create_batch` and `send_batch`, a fourth of the cost of `send`; every
+delivery is awaited and checked before the commit, because aiokafka fails the future of a refused
+batch and commits all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.partitioner import DefaultPartitioner
+
+from streamapp.engine.outbox import Outgoing
+from streamapp.engine.settings import EngineSettings
+from streamapp.errors import TaskClosed
+from streamapp.faults import fault_point
+
+__all__ = ["OutputProducer", "TaskProducer", "discard"]
+
+log = logging.getLogger(__name__)
+
+_partition_of = DefaultPartitioner()
+#: How large a record batch may grow, in bytes; brokers take 1 MiB by default.
+_BATCH_BYTES = 900_000
+
+
+async def discard(producer: AIOKafkaProducer) -> None:
+    """Drop a producer without a flush, an abort or a wait for anything that is in flight.
+
+    aiokafka's own `stop` hangs with a commit in flight and flushes what must not be sent.
+    """
+    producer._closed = True
+    sender = producer._sender.sender_task
+    while sender is not None and not sender.done():
+        sender.cancel()
+        await asyncio.wait({sender}, timeout=0.1)
+    await producer.client.close()
+
+
+class _Batches:
+    """Collects records a partition and sends them as whole record batches."""
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self._producer = producer
+        self._partitions: dict[str, list[int]] = {}
+        self._builders: dict[TopicPartition, Any] = {}
+        self._futures: list[tuple[TopicPartition, int, asyncio.Future[Any]]] = []
+        self._now = round(time.time() * 1000)
+
+    async def send(self, records: Iterable[Outgoing], keyless: int) -> dict[TopicPartition, int]:
+        """Send records; return where each partition ends after them.
+
+        Arguments:
+            keyless: decides the partition of records without a key: it is the same for all of a
+                call, so that they travel in one batch.
+
+        Raises:
+            KafkaError: a delivery failed.
+        """
+        for record in records:
+            target = TopicPartition(record.topic, await self._partition(record, keyless))
+            builder = self._builders.get(target)
+            if builder is None:
+                builder = self._builders[target] = self._producer.create_batch()
+            while (
+                builder.append(
+                    timestamp=self._now if record.timestamp is None else record.timestamp,
+                    key=record.key,
+                    value=record.value,
+                    headers=list(record.headers),
+                )
+                is None
+            ):
+                await self._submit(target, builder)
+                builder = self._builders[target] = self._producer.create_batch()
+        for target, builder in self._builders.items():
+            await self._submit(target, builder)
+        return await self._delivered()
+
+    async def _partition(self, record: Outgoing, keyless: int) -> int:
+        if record.partition is not None:
+            return record.partition
+        partitions = self._partitions.get(record.topic)
+        if partitions is None:
+            partitions = sorted(await self._producer.partitions_for(record.topic))
+            self._partitions[record.topic] = partitions
+        if record.key is None:
+            return partitions[keyless % len(partitions)]
+        chosen: int = _partition_of(record.key, partitions, partitions)
+        return chosen
+
+    async def _submit(self, target: TopicPartition, builder: Any) -> None:
+        builder.close()
+        count = builder.record_count()
+        future = await self._producer.send_batch(builder, target.topic, partition=target.partition)
+        self._futures.append((target, count, future))
+
+    async def _delivered(self) -> dict[TopicPartition, int]:
+        if self._futures:
+            await asyncio.wait([future for _, _, future in self._futures])
+        # Every future's exception is looked at, so that none is reported as never retrieved.
+        errors = [(t, e) for t, _, future in self._futures if (e := future.exception()) is not None]
+        if errors:
+            target, error = errors[0]
+            log.error(
+                "a batch for %s[%d] was not delivered: %s", target.topic, target.partition, error
+            )
+            raise error
+        ends: dict[TopicPartition, int] = {}
+        for target, count, future in self._futures:
+            ends[target] = max(ends.get(target, 0), future.result().offset + count)
+        return ends
+
+
+class TaskProducer:
+    """A task's producer under its stable transactional id.
+
+    `open` fences whoever held the id and aborts what it left open. After any error the producer is
+    good for nothing any more: every method raises `TaskClosed` then, and the caller opens anew.
+    """
+
+    def __init__(
+        self,
+        kafka_options: Mapping[str, Any],
+        transactional_id: str,
+        group: str,
+        settings: EngineSettings,
+    ) -> None:
+        self._options = kafka_options
+        self._transactional_id = transactional_id
+        self._group = group
+        self._settings = settings
+        self._producer: AIOKafkaProducer | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a transaction can be tried."""
+        return self._producer is not None
+
+    async def open(self) -> None:
+        """Start the producer: whoever held the transactional id is fenced after this."""
+        await self.close()
+        producer = AIOKafkaProducer(
+            **self._options,
+            transactional_id=self._transactional_id,
+            transaction_timeout_ms=round(self._settings.transaction_timeout * 1000),
+            max_batch_size=_BATCH_BYTES,
+            max_request_size=64 << 20,
+            compression_type=self._settings.compression,
+        )
+        try:
+            await producer.start()
+        except BaseException:
+            await discard(producer)
+            raise
+        self._producer = producer
+
+    async def commit(
+        self,
+        records: Iterable[Outgoing],
+        offsets: Mapping[TopicPartition, int],
+        keyless: int = 0,
+    ) -> dict[TopicPartition, int]:
+        """Publish records and source offsets in one transaction; return where the partitions end.
+
+        Raises:
+            TaskClosed: it is not known to be committed: fenced, refused, or of unknown outcome.
+        """
+        producer = self._producer
+        if producer is None:
+            raise TaskClosed(f"the producer {self._transactional_id} is not open")
+        deadline = self._settings.commit_deadline
+        try:
+            await producer.begin_transaction()
+            async with asyncio.timeout(deadline):
+                ends = await _Batches(producer).send(records, keyless)
+                if offsets:
+                    await producer.send_offsets_to_transaction(dict(offsets), self._group)
+            fault_point("checkpoint.before-commit")
+            async with asyncio.timeout(deadline):
+                await producer.commit_transaction()
+        except BaseException as error:
+            self._producer = None
+            await asyncio.shield(discard(producer))
+            if isinstance(error, Exception):
+                raise TaskClosed(
+                    f"{self._transactional_id}: {type(error).__name__}: {error}"
+                ) from error
+            raise
+        fault_point("checkpoint.after-commit")
+        return ends
+
+    async def close(self) -> None:
+        """Let go of the producer; between transactions this leaves nothing open."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await discard(producer)
+
+
+class OutputProducer:
+    """The producer for output that leaves outside the transactions (`at_least_once`)."""
+
+    def __init__(self, kafka_options: Mapping[str, Any], settings: EngineSettings) -> None:
+        self._options = kafka_options
+        self._settings = settings
+        self._producer: AIOKafkaProducer | None = None
+
+    async def send(self, records: Iterable[Outgoing], keyless: int) -> None:
+        """Send records and wait until they are delivered.
+
+        Raises:
+            TaskClosed: one of them was not.
+        """
+        try:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    **self._options,
+                    enable_idempotence=True,
+                    max_batch_size=_BATCH_BYTES,
+                    max_request_size=64 << 20,
+                    compression_type=self._settings.compression,
+                )
+                await producer.start()
+                self._producer = producer
+            await _Batches(self._producer).send(records, keyless)
+        except Exception as error:
+            raise TaskClosed(
+                f"output was not delivered: {type(error).__name__}: {error}"
+            ) from error
+
+    async def close(self) -> None:
+        """Let go of the producer."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await discard(producer)

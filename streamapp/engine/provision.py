@@ -1,0 +1,214 @@
+"""The topics that an application needs: made with the right partitions and settings, or refused."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiokafka.errors as kafka_errors
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from mode.utils.times import want_seconds
+
+from streamapp.engine.settings import EngineSettings
+from streamapp.engine.topic import Topic
+from streamapp.engine.topology import Topology
+from streamapp.errors import TopicError
+
+__all__ = ["Provisioned", "Wanted", "provision", "wanted_topics"]
+
+log = logging.getLogger(__name__)
+
+_CHANGELOG = {
+    "cleanup.policy": "compact",
+    "min.cleanable.dirty.ratio": "0.3",
+    # A store that was away for less than this has missed no tombstone.
+    "delete.retention.ms": str(7 * 24 * 3600 * 1000),
+}
+_MARKERS = {"cleanup.policy": "compact", "segment.bytes": str(16 << 20)}
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A topic that the application needs; without a number of partitions it takes what it finds."""
+
+    name: str
+    partitions: int | None = None
+    config: dict[str, str] = field(default_factory=dict)
+    replicas: int | None = None
+
+
+@dataclass(slots=True)
+class Provisioned:
+    """What the cluster has: partition counts, and the largest record of a topic in bytes."""
+
+    partitions: dict[str, int]
+    limits: dict[str, int]
+
+
+def _of_topic(topic: Topic) -> Wanted:
+    config = {str(key): str(value) for key, value in (topic.config or {}).items()}
+    if topic.compacting:
+        config.setdefault("cleanup.policy", "compact,delete" if topic.deleting else "compact")
+    if topic.retention:
+        config.setdefault("retention.ms", str(round(want_seconds(topic.retention) * 1000)))
+    return Wanted(topic.name, topic.partitions, config, topic.replicas)
+
+
+def wanted_topics(
+    topologies: Iterable[Topology],
+    partitions: Mapping[str, int],
+    dead_letters: str,
+    settings: EngineSettings,
+) -> dict[str, Wanted]:
+    """Return what the topologies need beside their sources, whose `partitions` are known by now."""
+    wanted: dict[str, Wanted] = {dead_letters: Wanted(dead_letters, None)}
+    for topology in topologies:
+        tasks = partitions[topology.sources[0].name]
+        outputs: list[Any] = [sink for agent in topology.agents for sink in agent.sinks]
+        for table in topology.tables:
+            changelog = topology.changelog(table.name)
+            wanted[changelog] = Wanted(changelog, tasks, dict(_CHANGELOG))
+            for name in ("final_topic", "updates_topic", "late_topic"):
+                topic = getattr(table, name, None)
+                if topic is not None:
+                    outputs.append(topic)
+        for topic in outputs:
+            wanted.setdefault(topic.name, _of_topic(topic))
+        for key_by in topology.key_bys:
+            wanted.setdefault(key_by.name, _of_topic(key_by))
+        wanted[topology.checkpoint_topic] = Wanted(topology.checkpoint_topic, tasks, dict(_MARKERS))
+        retention = str(round(settings.ledger_retention * 1000))
+        wanted[topology.ledger_topic] = Wanted(
+            topology.ledger_topic, tasks, {"retention.ms": retention}
+        )
+    return wanted
+
+
+async def provision(
+    admin: AIOKafkaAdminClient,
+    topologies: list[Topology],
+    default_partitions: int,
+    dead_letters: str,
+    settings: EngineSettings,
+    bootstrap: str,
+) -> Provisioned:
+    """Make the missing topics and check the others.
+
+    Raises:
+        TopicError: partition counts do not fit together; the message has the command that mends it.
+    """
+    sources = {
+        source.name: _of_topic(source) for topology in topologies for source in topology.sources
+    }
+    partitions = await _ensure(admin, sources, default_partitions, settings, bootstrap)
+    for topology in topologies:
+        _check_co_partitioned(topology, partitions, bootstrap)
+    wanted = wanted_topics(topologies, partitions, dead_letters, settings)
+    partitions |= await _ensure(admin, wanted, default_partitions, settings, bootstrap)
+    return Provisioned(partitions, await _limits(admin, partitions, settings))
+
+
+async def _ensure(
+    admin: AIOKafkaAdminClient,
+    wanted: Mapping[str, Wanted],
+    default_partitions: int,
+    settings: EngineSettings,
+    bootstrap: str,
+) -> dict[str, int]:
+    existing = await _partition_counts(admin, wanted)
+    missing = [topic for name, topic in wanted.items() if name not in existing]
+    if missing:
+        await _create(admin, missing, default_partitions, settings)
+        existing = await _partition_counts(admin, wanted)
+    for name, topic in wanted.items():
+        found = existing.get(name)
+        if found is None:
+            raise TopicError(
+                f"the topic {name} was made and is not there: does the broker allow it?"
+            )
+        if topic.partitions is not None and found != topic.partitions:
+            raise TopicError(_mismatch(name, found, topic.partitions, bootstrap))
+    return existing
+
+
+def _mismatch(name: str, found: int, wanted: int, bootstrap: str) -> str:
+    message = f"the topic {name} has {found} partitions, the application needs {wanted}: "
+    if found < wanted:
+        return message + (
+            f"kafka-topics.sh --bootstrap-server {bootstrap} --alter --topic {name} --partitions {wanted}"
+        )
+    return message + (
+        f"partitions cannot be taken away; either give the topic its number, partitions={found}, where it is "
+        f"declared, or delete it if it holds nothing that you need: "
+        f"kafka-topics.sh --bootstrap-server {bootstrap} --delete --topic {name}"
+    )
+
+
+async def _partition_counts(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
+    described = await admin.describe_topics(list(names))
+    return {
+        topic["topic"]: len(topic["partitions"])
+        for topic in described
+        if topic["error_code"] == 0 and topic["partitions"]
+    }
+
+
+async def _create(
+    admin: AIOKafkaAdminClient,
+    topics: list[Wanted],
+    default_partitions: int,
+    settings: EngineSettings,
+) -> None:
+    response = await admin.create_topics(
+        [
+            NewTopic(
+                topic.name,
+                topic.partitions or default_partitions,
+                topic.replicas or settings.replication,
+                topic_configs=topic.config,
+            )
+            for topic in topics
+        ]
+    )
+    for name, code, *message in response.topic_errors:
+        error = kafka_errors.for_code(code)
+        # Several workers start at once: another one made it.
+        if error not in (kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError):
+            raise TopicError(
+                f"the topic {name} cannot be made: {error.__name__} {message[0] if message else ''}"
+            )
+        if error is kafka_errors.NoError:
+            log.info("made the topic %s", name)
+
+
+def _check_co_partitioned(
+    topology: Topology, partitions: Mapping[str, int], bootstrap: str
+) -> None:
+    counts = {source.name: partitions[source.name] for source in topology.sources}
+    if len(set(counts.values())) > 1:
+        most = max(counts.values())
+        mend = "; ".join(
+            f"kafka-topics.sh --bootstrap-server {bootstrap} --alter --topic {name} --partitions {most}"
+            for name, count in counts.items()
+            if count < most
+        )
+        raise TopicError(
+            f"the topology {topology.name} reads topics of different partition counts, {counts}: records of one key "
+            f"would not meet in one task. Make them equal: {mend}"
+        )
+
+
+async def _limits(
+    admin: AIOKafkaAdminClient, partitions: Iterable[str], settings: EngineSettings
+) -> dict[str, int]:
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in partitions]
+    limits: dict[str, int] = {}
+    for response in await admin.describe_configs(resources):
+        for _code, _message, _type, name, entries in response.resources:
+            for entry in entries:
+                if entry[0] == "max.message.bytes" and entry[1]:
+                    limits[name] = int(entry[1])
+    return limits

@@ -1,0 +1,191 @@
+"""Recovery: from a changelog and the latest marker to a task that stands where it was.
+
+A task that has just fenced its predecessor finds a closed log: what is read up to the last stable
+offset is exactly the last committed checkpoint. A restore is finished when *position ≥ target*;
+control records carry no data, and waiting for a record there would hang.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from streamapp.engine.marker import (
+    MARKER_KEY,
+    Marker,
+    Progress,
+    decode_marker,
+    decode_progress,
+    encode,
+)
+from streamapp.engine.topology import Topology
+from streamapp.errors import StoreError
+from streamapp.faults import fault_point
+from streamapp.state.store import Store, TableWrites
+
+__all__ = ["Restore"]
+
+log = logging.getLogger(__name__)
+
+_POLL_MS = 50
+_FETCH_BYTES = 4 << 20
+
+
+class Restore:
+    """Brings a task's store to the last committed checkpoint.
+
+    Call it after the task's producer has been started, and not before.
+    """
+
+    def __init__(
+        self, kafka_options: Mapping[str, Any], topology: Topology, partition: int, store: Store
+    ) -> None:
+        self._options = kafka_options
+        self._topology = topology
+        self._partition = partition
+        self._store = store
+        #: Changelog records applied.
+        self.records = 0
+
+    async def run(self) -> tuple[Marker | None, dict[str, int]]:
+        """Restore; return the marker (`None` for a task without a checkpoint) and the positions.
+
+        Raises:
+            StoreError: store, changelog and marker contradict each other.
+        """
+        marks = TopicPartition(self._topology.checkpoint_topic, self._partition)
+        logs = {
+            TopicPartition(self._topology.changelog(table.name), self._partition): table.name
+            for table in self._topology.tables
+        }
+        consumer = AIOKafkaConsumer(
+            **self._options,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            fetch_max_wait_ms=_POLL_MS,
+            max_partition_fetch_bytes=_FETCH_BYTES,
+        )
+        await consumer.start()
+        try:
+            consumer.assign([marks, *logs])
+            consumer.pause(*logs)
+            begins = await consumer.beginning_offsets([marks, *logs])
+            ends = await self._stable_ends(consumer, [marks, *logs])
+            marker = await self._latest_marker(consumer, marks, begins[marks], ends[marks])
+            positions = self._start_positions(marker, logs, begins, ends)
+            await self._apply(consumer, logs, positions, ends, marker or Marker())
+        finally:
+            await consumer.stop()
+        return marker, positions
+
+    async def _stable_ends(
+        self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        """Return the ends, once no transaction is open below them.
+
+        The last stable offset comes from `end_offsets` under read committed, the high watermark
+        from another client that reads everything.
+        """
+        everything = AIOKafkaConsumer(**self._options, enable_auto_commit=False)
+        await everything.start()
+        try:
+            while True:
+                stable: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+                high = await everything.end_offsets(partitions)
+                if all(stable[tp] >= high[tp] for tp in partitions):
+                    return stable
+                log.info("%s waits for a transaction to end below %s", self._name, high)
+                await asyncio.sleep(_POLL_MS / 1000)
+        finally:
+            await everything.stop()
+
+    @property
+    def _name(self) -> str:
+        return f"{self._topology.name}/{self._partition}"
+
+    async def _latest_marker(
+        self, consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int
+    ) -> Marker | None:
+        """Read backwards from the end in growing steps: the topic is compacted, its tail is short."""
+        step = 64
+        start = end
+        while start > begin:
+            start = max(begin, end - step)
+            step *= 16
+            found = None
+            consumer.seek(tp, start)
+            while await consumer.position(tp) < end:
+                for record in (await consumer.getmany(tp, timeout_ms=_POLL_MS)).get(tp, ()):
+                    if record.key == MARKER_KEY and record.value is not None:
+                        found = record
+            if found is not None:
+                where = f"the marker {tp.topic}[{tp.partition}] at offset {found.offset}"
+                return decode_marker(found.value, where)
+        return None
+
+    def _start_positions(
+        self,
+        marker: Marker | None,
+        logs: Mapping[TopicPartition, str],
+        begins: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+    ) -> dict[str, int]:
+        raw = self._store.progress
+        stored = (
+            None if raw is None else decode_progress(raw, f"the state store {self._store.path}")
+        )
+        positions: dict[str, int] = {}
+        for tp, table in logs.items():
+            position = None if stored is None else stored.positions.get(table)
+            known = max(position or 0, 0 if marker is None else marker.changelogs.get(table, 0))
+            if known > ends[tp]:
+                raise StoreError(
+                    f"the changelog {tp.topic}[{tp.partition}] ends at {ends[tp]}, the task {self._name} has seen "
+                    f"{known}: it was deleted and made anew, or truncated. Restore the topic, or give up this "
+                    f"state: delete the topics {self._topology.checkpoint_topic} and {tp.topic} and the directory "
+                    f"{self._store.path}, and start again"
+                )
+            positions[table] = begins[tp] if position is None else max(position, begins[tp])
+        return positions
+
+    async def _apply(
+        self,
+        consumer: AIOKafkaConsumer,
+        logs: Mapping[TopicPartition, str],
+        positions: dict[str, int],
+        ends: Mapping[TopicPartition, int],
+        marker: Marker,
+    ) -> None:
+        behind = [tp for tp, table in logs.items() if positions[table] < ends[tp]]
+        for tp in logs:
+            consumer.seek(tp, positions[logs[tp]])
+        if behind:
+            consumer.resume(*behind)
+        while behind:
+            fetched = await consumer.getmany(*behind, timeout_ms=_POLL_MS)
+            writes = []
+            for tp, records in fetched.items():
+                table = TableWrites(logs[tp])
+                # Within a write batch the last operation on a key counts.
+                latest = {record.key: record.value for record in records}
+                for key, value in latest.items():
+                    if value is None:
+                        table.deletes.append(key)
+                    else:
+                        table.puts.append((key, value))
+                self.records += len(records)
+                writes.append(table)
+            for tp in behind:
+                positions[logs[tp]] = await consumer.position(tp)
+            if writes:
+                self._store.write(writes, encode(Progress(marker=marker, positions=positions)))
+                fault_point("restore.written")
+            behind = [tp for tp in behind if positions[logs[tp]] < ends[tp]]
+        if self.records:
+            log.info("%s restored %d changelog records", self._name, self.records)
+        self._store.write([], encode(Progress(marker=marker, positions=positions)))

@@ -1,0 +1,409 @@
+"""A task at work on Kafka: opened behind a fence, fed by the consumer, checkpointed batch by batch.
+
+The crash scenarios, and why none of them loses or repeats:
+
+- before the commit: the broker aborts the transaction; the store was not touched;
+- after the commit, before the write batch: the store is one checkpoint behind, and the restore
+  brings it the changelog's tail;
+- a commit of unknown outcome: the overlay is dropped, the producer is started anew (which ends the
+  transaction one way or the other), and the marker says which way it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from streamapp.engine.marker import MARKER_KEY, Marker, encode
+from streamapp.engine.outbox import Outgoing
+from streamapp.engine.producer import TaskProducer
+from streamapp.engine.restore import Restore
+from streamapp.engine.settings import Guarantee
+from streamapp.engine.task import Checkpoint, Slice, Task
+from streamapp.errors import StreamappError, TaskClosed
+from streamapp.faults import fault_point
+from streamapp.state.store import Store
+
+if TYPE_CHECKING:
+    from streamapp.engine.group import Group
+
+__all__ = ["TaskRunner"]
+
+log = logging.getLogger(__name__)
+
+#: How often a quiet task looks whether event time has come to close something, in seconds.
+_TICK = 0.25
+#: An agent that fails this often at the same batch stops the worker.
+_ATTEMPTS = 10
+_BACKOFF = (0.1, 5.0)
+
+
+class _Revoked(Exception):
+    """The partitions belong to another worker by now."""
+
+
+class _Buffer:
+    """What was fetched of one source partition and not processed yet."""
+
+    __slots__ = ("offset", "records", "until")
+
+    def __init__(self, offset: int) -> None:
+        #: Where the next slice begins.
+        self.offset = offset
+        self.until = offset
+        self.records: list[Any] = []
+
+    def take(self, topic: str, most: int) -> Slice:
+        """Return at most so many records, with the offset where they end."""
+        if len(self.records) <= most:
+            taken, self.records, until = self.records, [], self.until
+        else:
+            taken, self.records = self.records[:most], self.records[most:]
+            until = self.records[0].offset
+        part = Slice(topic, self.offset, until, taken)
+        self.offset = until
+        return part
+
+
+class TaskRunner:
+    """Runs one task of one topology, from its first open to its close.
+
+    It outlives rebalances: a task whose partitions come straight back keeps its producer and its
+    store, and begins where it last committed. Whoever had it in between has fenced the producer, so
+    the first transaction fails then, and the task opens anew.
+    """
+
+    def __init__(self, group: Group, partition: int) -> None:
+        self._group = group
+        self._topology = group.topology
+        self._settings = group.settings
+        self.partition = partition
+        self.sources = [TopicPartition(source.name, partition) for source in self._topology.sources]
+        self.task: Task | None = None
+        self._producer = TaskProducer(
+            group.kafka_options,
+            self._topology.transactional_id(partition),
+            self._topology.group,
+            self._settings,
+        )
+        self._buffers: dict[str, _Buffer] = {}
+        self._changed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._runs: asyncio.Task[None] | None = None
+        self._first_at: float | None = None
+        self._busy = False
+        self._failures = 0
+        self.epoch = -1
+        self.checkpoints = 0
+
+    def __repr__(self) -> str:
+        return f"<TaskRunner {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """`topology/partition`."""
+        return f"{self._topology.name}/{self.partition}"
+
+    # ------------------------------------------------------------------ its life
+
+    def start(self, epoch: int) -> None:
+        """Go to work under an assignment."""
+        self.epoch = epoch
+        self._stopping = asyncio.Event()
+        self._buffers = {}
+        self._runs = asyncio.get_running_loop().create_task(self._run(), name=f"task {self.name}")
+        self._runs.add_done_callback(self._group.runner_done)
+
+    async def park(self, within: float) -> None:
+        """Stop working: finish the batch at hand within so many seconds, or abort it.
+
+        Producer and store stay open.
+        """
+        runs, self._runs = self._runs, None
+        self._buffers = {}
+        self._stopping.set()
+        self._changed.set()
+        if runs is None:
+            return
+        _, pending = await asyncio.wait({runs}, timeout=within)
+        if pending:
+            log.warning(
+                "%s did not finish its batch within %.1f s: it is aborted", self.name, within
+            )
+            runs.cancel()
+            await asyncio.wait({runs})
+            await self._drop_batch()
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        await self.park(self._settings.rebalance_timeout / 2)
+        await self._producer.close()
+        task, self.task = self.task, None
+        if task is not None:
+            await task.close()
+
+    async def _drop_batch(self) -> None:
+        await self._producer.close()
+        if self.task is not None:
+            await self.task.abort()
+
+    # ------------------------------------------------------------------ fed by the consumer
+
+    @property
+    def hungry(self) -> bool:
+        """Whether there is room for more records."""
+        return bool(self._buffers) and self._pending < 2 * self._topology.max_records
+
+    @property
+    def _pending(self) -> int:
+        return sum(len(buffer.records) for buffer in self._buffers.values())
+
+    def feed(self, topic: str, records: Sequence[Any], until: int) -> None:
+        """Take what was fetched, up to an offset; records may be none, control records move it too."""
+        buffer = self._buffers.get(topic)
+        if buffer is None or until <= buffer.until:
+            return
+        buffer.until = until
+        if records:
+            if self._first_at is None:
+                self._first_at = time.monotonic()
+            buffer.records.extend(records)
+            self._changed.set()
+        elif not buffer.records:
+            # Nothing but control records: the next slice covers them.
+            buffer.until = until
+
+    def position(self, topic: str) -> int | None:
+        """Return up to where a source was taken in, or `None` while the task is opening."""
+        buffer = self._buffers.get(topic)
+        return None if buffer is None else buffer.until
+
+    @property
+    def quiet(self) -> bool:
+        """Whether all that was taken in is processed and committed."""
+        return bool(self._buffers) and not self._busy and self._pending == 0
+
+    # ------------------------------------------------------------------ opening
+
+    async def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            before = self.checkpoints
+            try:
+                if not self._producer.is_open or self.task is None:
+                    await self._open()
+                await self._seek()
+                await self._work()
+            except _Revoked:
+                return
+            except (TaskClosed, KafkaError, OSError) as error:
+                failures = 0 if self.checkpoints > before else failures + 1
+                pause = min(_BACKOFF[0] * 2**failures, _BACKOFF[1])
+                log.warning("%s: %s; it opens anew in %.1f s", self.name, error, pause)
+                self._buffers = {}
+                await self._drop_batch()
+                await self._pause(pause)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    async def _open(self) -> None:
+        async with self._group.opening:
+            began = time.monotonic()
+            # A zombie must not fence the rightful owner: the group says whether this is it.
+            if not await self._group.confirmed(self.epoch):
+                await self._pause(_BACKOFF[0])
+                raise (
+                    _Revoked
+                    if self._group.epoch != self.epoch
+                    else TaskClosed("no word from the group")
+                )
+            fault_point("task.before-fence")
+            await self._producer.open()
+            fault_point("task.after-fence")
+            store = self.task.store if self.task is not None else self._open_store()
+            try:
+                restore = Restore(self._group.kafka_options, self._topology, self.partition, store)
+                marker, positions = await restore.run()
+            except BaseException:
+                if self.task is None:
+                    store.close()
+                raise
+            if self.task is None:
+                self.task = Task(
+                    self._topology, self.partition, store, self._settings, self._group.surroundings
+                )
+            self.task.rolled_back()
+            self.task.restored(await self._with_sources(marker or Marker()), positions)
+            log.info(
+                "%s is open after %.0f ms: checkpoint %d, %d changelog records restored",
+                self.name,
+                (time.monotonic() - began) * 1000,
+                self.task.marker.sequence,
+                restore.records,
+            )
+
+    def _open_store(self) -> Store:
+        path = self._group.state_directory / self._topology.name / str(self.partition)
+        return Store(path, f"{self._topology.app_id}/{self.name}", self._group.memory)
+
+    async def _with_sources(self, marker: Marker) -> Marker:
+        """Add where sources begin that the marker does not know: the group's offset, or the reset."""
+        for tp in self.sources:
+            if tp.topic not in marker.sources:
+                offset = await self._group.initial_offset(tp)
+                marker.sources = {**marker.sources, tp.topic: offset}
+        return marker
+
+    async def _seek(self) -> None:
+        assert self.task is not None
+        self._first_at = None
+        if self._stopping.is_set() or self._group.epoch != self.epoch:
+            raise _Revoked
+        self.task.epoch = self.epoch
+        offsets = {tp: self.task.marker.sources[tp.topic] for tp in self.sources}
+        self._group.seek(offsets)
+        self._buffers = {tp.topic: _Buffer(offset) for tp, offset in offsets.items()}
+        self._group.wake()
+
+    # ------------------------------------------------------------------ work
+
+    async def _work(self) -> None:
+        assert self.task is not None
+        while not self._stopping.is_set():
+            slices = await self._gather()
+            if slices is None:
+                continue
+            self._busy = True
+            try:
+                await self._checkpoint(self.task, slices)
+            finally:
+                self._busy = False
+            self._group.wake()
+
+    async def _gather(self) -> list[Slice] | None:
+        """Wait for a batch: `None` when there is none yet, an empty list when event time alone is due."""
+        self._changed.clear()
+        pending = self._pending
+        wait = _TICK
+        if pending:
+            assert self._first_at is not None
+            wait = self._first_at + self._topology.within - time.monotonic()
+            if pending >= self._topology.max_records or wait <= 0 or self._group.once:
+                return self._take()
+        elif self.task is not None and self.task.due(self._caught_up()):
+            return []
+        try:
+            async with asyncio.timeout(wait):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+        return None
+
+    def _take(self) -> list[Slice]:
+        room = self._topology.max_records
+        slices = []
+        for topic, buffer in self._buffers.items():
+            if buffer.records and room > 0:
+                part = buffer.take(topic, room)
+                room -= len(part.records)
+                slices.append(part)
+        self._first_at = time.monotonic() if self._pending else None
+        return slices
+
+    def _caught_up(self) -> set[str]:
+        return {
+            topic
+            for topic, buffer in self._buffers.items()
+            if not buffer.records and self._group.caught_up(TopicPartition(topic, self.partition))
+        }
+
+    async def _checkpoint(self, task: Task, slices: Sequence[Slice]) -> None:
+        guarantee = self._settings.guarantee
+        if guarantee is Guarantee.AT_MOST_ONCE and slices:
+            skipping = task.skipping(slices)
+            await self._commit(task, skipping, slices)
+        checkpoint = await self._process(task, slices)
+        if checkpoint is None:
+            return
+        fault_point("checkpoint.processed")
+        if guarantee is Guarantee.AT_LEAST_ONCE:
+            await self._group.output.send(checkpoint.outputs, keyless=checkpoint.marker.sequence)
+            checkpoint.outputs = []
+            fault_point("checkpoint.outputs-sent")
+        await self._commit(task, checkpoint, slices)
+
+    async def _process(self, task: Task, slices: Sequence[Slice]) -> Checkpoint | None:
+        """Run the agents until they succeed; `None` when there is nothing to commit."""
+        while True:
+            try:
+                checkpoint = await task.process(slices, self._caught_up())
+            except Exception as error:
+                task.rolled_back()
+                where = ", ".join(
+                    f"{part.topic}:{self.partition}:{part.from_offset}-{part.until_offset}"
+                    for part in slices
+                )
+                if self._settings.guarantee is Guarantee.AT_MOST_ONCE:
+                    log.exception(
+                        "%s failed in %s: at most once, so this batch is lost", self.name, where
+                    )
+                    return None
+                self._failures += 1
+                if self._failures >= _ATTEMPTS:
+                    raise StreamappError(
+                        f"{self.name} failed {self._failures} times in {where} ({type(error).__name__}: {error}): "
+                        "nothing of it was committed; mend the agent and start the worker again"
+                    ) from error
+                pause = min(_BACKOFF[0] * 2**self._failures, _BACKOFF[1])
+                log.exception(
+                    "%s failed in %s: it is tried again in %.1f s", self.name, where, pause
+                )
+                await self._pause(pause)
+                if self._stopping.is_set():
+                    raise _Revoked from error
+            else:
+                self._failures = 0
+                return checkpoint
+
+    async def _commit(self, task: Task, checkpoint: Checkpoint, slices: Sequence[Slice]) -> None:
+        began = time.perf_counter()
+        offsets = {TopicPartition(part.topic, self.partition): part.until_offset for part in slices}
+        ends = await self._producer.commit(
+            self._records(checkpoint), offsets, checkpoint.marker.sequence + self.partition
+        )
+        fault_point("checkpoint.before-store")
+        changelogs = {
+            writes.table: ends[
+                TopicPartition(self._topology.changelog(writes.table), self.partition)
+            ]
+            for writes in checkpoint.writes
+            if writes.puts or writes.deletes
+        }
+        task.committed(checkpoint, changelogs, (time.perf_counter() - began) * 1000)
+        self.checkpoints += 1
+        fault_point("checkpoint.stored")
+
+    def _records(self, checkpoint: Checkpoint) -> Iterator[Outgoing]:
+        topology, partition = self._topology, self.partition
+        return chain(
+            checkpoint.outputs,
+            checkpoint.changelog(topology, partition),
+            (
+                Outgoing(
+                    topology.checkpoint_topic, MARKER_KEY, encode(checkpoint.marker), partition
+                ),
+                Outgoing(topology.ledger_topic, None, encode(checkpoint.entry), partition),
+            ),
+        )

@@ -1,0 +1,57 @@
+"""What can be set of the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+__all__ = ["EngineSettings", "Guarantee"]
+
+
+class Guarantee(StrEnum):
+    """What holds for a record, its output and its state when something fails."""
+
+    #: Output, state and offsets become visible together, once.
+    EXACTLY_ONCE = "exactly_once"
+    #: Output leaves before the transaction and may repeat; state is exact.
+    AT_LEAST_ONCE = "at_least_once"
+    #: Offsets are committed first; nothing is ever repeated, and a crash loses a batch.
+    AT_MOST_ONCE = "at_most_once"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """The engine's settings; durations are seconds, sizes bytes.
+
+    Attributes:
+        state_dir: where the workers of this host keep their stores.
+        worker_name: a worker's identity; without one, the first free slot of the state directory.
+        store_memory: what RocksDB may use for blocks and memtables, of all tasks together.
+        idle_timeout: quiet time after which a caught-up partition no longer holds the watermark.
+        max_record_bytes: the largest record where a topic's own limit is not known.
+        offset_reset: where a topology begins that has no marker and no committed offsets.
+        transaction_timeout: after which the broker aborts what a dead worker left open.
+        commit_deadline: after which a commit's outcome counts as unknown.
+        replication: of the topics that the engine makes; `-1` is the broker's default.
+        compression: of what the engine publishes: `None`, `gzip`, `snappy`, `lz4` or `zstd`.
+    """
+
+    guarantee: Guarantee = Guarantee.EXACTLY_ONCE
+    state_dir: Path = Path(".streamapp/state")
+    worker_name: str | None = None
+    store_memory: int = 64 << 20
+    idle_timeout: float = 30.0
+    max_record_bytes: int = 1_000_000
+    offset_reset: str = "earliest"
+    transaction_timeout: float = 10.0
+    commit_deadline: float = 30.0
+    session_timeout: float = 10.0
+    heartbeat_interval: float = 3.0
+    rebalance_timeout: float = 60.0
+    replication: int = -1
+    compression: str | None = None
+    #: Tasks that open (fence and restore) at the same time.
+    opening: int = 8
+    #: How long the ledger keeps its entries.
+    ledger_retention: float = 7 * 24 * 3600.0

@@ -1,0 +1,445 @@
+"""A task: one partition number of one topology, without a transport.
+
+It takes slices of source partitions, runs the agents over them, moves event time, closes windows,
+and hands out a `Checkpoint`: everything that the transaction publishes. What a batch wrote stays in
+overlays until `committed` says that the transaction is known to be committed, or `rolled_back` that
+it is not. The engine gives it Kafka, the test harness a log in memory; nothing here knows which.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+
+from streamapp.engine.agent import AgentRun, BatchAgent
+from streamapp.engine.batch import Batch, Record
+from streamapp.engine.context import current_outbox
+from streamapp.engine.dead_letters import dead_letter
+from streamapp.engine.key_by import Combiner, KeyBy, UpstreamMark, is_mark, mark_record, read_mark
+from streamapp.engine.marker import LedgerBatch, LedgerEntry, Marker, Progress
+from streamapp.engine.outbox import Outbox, Outgoing
+from streamapp.engine.settings import EngineSettings
+from streamapp.engine.topology import Topology
+from streamapp.engine.watermarks import Watermarks
+from streamapp.state.cursor import Cursor
+from streamapp.state.plain import PlainState
+from streamapp.state.store import Store, TableWrites
+from streamapp.state.table import TaskWindows, WindowedTable
+
+__all__ = ["Checkpoint", "Slice", "Surroundings", "Task", "WindowRecord"]
+
+
+class Slice(NamedTuple):
+    """What was fetched of one source partition: records, and where the range ends."""
+
+    topic: str
+    from_offset: int
+    until_offset: int
+    records: Sequence[Record]
+
+
+class WindowRecord(msgspec.Struct):
+    """What a windowed table sends of a window: times in milliseconds, `final` once it is closed."""
+
+    key: Any
+    start: int
+    end: int
+    value: Any
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a task has to know of the world.
+
+    Attributes:
+        clock: milliseconds since the epoch.
+        partitions: partition counts of the topics that the application uses.
+        limits: the largest record of each topic, in bytes.
+        worker: who runs it, for the ledger.
+    """
+
+    clock: Callable[[], int]
+    partitions: dict[str, int]
+    limits: dict[str, int]
+    worker: str
+    dead_letter_topic: str
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """What one transaction publishes, and one write batch brings to disk."""
+
+    marker: Marker
+    entry: LedgerEntry
+    outputs: list[Outgoing] = field(default_factory=list)
+    writes: list[TableWrites] = field(default_factory=list)
+
+    def changelog(self, topology: Topology, partition: int) -> Iterable[Outgoing]:
+        """Yield the changelog records: the last value of each dirty key, tombstones last."""
+        for writes in self.writes:
+            topic = topology.changelog(writes.table)
+            for key, value in writes.puts:
+                yield Outgoing(topic, key, value, partition)
+            for key in writes.deletes:
+                yield Outgoing(topic, key, None, partition)
+
+
+class Task:
+    """One partition number of one topology.
+
+    Arguments:
+        store: its state store, restored to the marker that `restored` is given.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        partition: int,
+        store: Store,
+        settings: EngineSettings,
+        surroundings: Surroundings,
+    ) -> None:
+        self.topology = topology
+        self.partition = partition
+        self.store = store
+        self.epoch = 0
+        self._settings = settings
+        self._world = surroundings
+        self._cursor = Cursor()
+        self._outbox = Outbox(surroundings.limits, settings.max_record_bytes)
+        self._plain: list[PlainState] = []
+        self._windowed: list[tuple[WindowedTable, TaskWindows]] = []
+        self._combiners: list[Combiner] = []
+        self._sources = {source.name: source for source in topology.sources}
+        self.marker = Marker()
+        self.positions: dict[str, int] = {}
+        self.watermarks = self._new_watermarks()
+        self._announced: UpstreamMark | None = None
+        self._last_commit: float | None = None
+        self._dead_letters = 0
+        self._latest = 0
+        self.context = copy_context()
+        self.context.run(self._bind)
+        self._runs = [AgentRun(agent, self.context, self._emit) for agent in topology.agents]
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """`topology/partition`."""
+        return f"{self.topology.name}/{self.partition}"
+
+    def _bind(self) -> None:
+        current_outbox.set(self._outbox)
+        for table in self.topology.tables:
+            state = table.open(self.store, self._cursor)
+            table.bind(state)
+            if isinstance(table, WindowedTable):
+                self._windowed.append((table, state))
+            else:
+                self._plain.append(state)
+        for key_by in self.topology.key_bys:
+            combiner = Combiner(key_by, self._outbox, self._cursor)
+            key_by.bind(combiner)
+            self._combiners.append(combiner)
+
+    def _new_watermarks(self) -> Watermarks:
+        sources = {
+            name: [
+                f"{upstream.name}/{task}"
+                for upstream in self.topology.feeds.get(name, ())
+                for task in range(self._world.partitions[upstream.sources[0].name])
+            ]
+            for name in self._sources
+        }
+        return Watermarks(sources, round(self._settings.idle_timeout * 1000), self._world.clock())
+
+    # ------------------------------------------------------------------ where it stands
+
+    def restored(self, marker: Marker, positions: dict[str, int]) -> None:
+        """Take up a checkpoint: the store holds its state, `positions` of the changelogs included."""
+        self.marker = marker
+        self.positions = dict(positions)
+        self.watermarks.restore(marker.marks, marker.idle, marker.watermark)
+        for table, state in self._windowed:
+            state.restored(marker.closed.get(table.name))
+        self._announced = None
+
+    @property
+    def progress(self) -> Progress:
+        """What the store is to know of itself at the last committed checkpoint."""
+        return Progress(marker=self.marker, positions=self.positions)
+
+    @property
+    def _states(self) -> list[PlainState | TaskWindows]:
+        return [*self._plain, *(state for _, state in self._windowed)]
+
+    # ------------------------------------------------------------------ a batch
+
+    async def process(self, slices: Sequence[Slice], caught_up: Iterable[str] = ()) -> Checkpoint:
+        """Run the agents over what was fetched; return the checkpoint that makes it visible.
+
+        No slices at all is a checkpoint of time alone: it closes what the watermark closes.
+
+        Raises:
+            Exception: what an agent raised, with `rolled_back` still to be called.
+        """
+        began = time.perf_counter()
+        now = self._world.clock()
+        batches = [await self._process(part, now) for part in slices]
+        self._cursor.clear()
+        watermark = self.watermarks.advance(now, caught_up) if self.topology.windowed else None
+        for combiner in self._combiners:
+            combiner.flush(self._latest)
+        late = sum(state.late for _, state in self._windowed)
+        for table, state in self._windowed:
+            self._emit_windows(table, state, watermark)
+        self._announce(now)
+        writes = [writes for state in self._states if not (writes := state.changes()).empty]
+        self._check_sizes(writes)
+        marker = self._next_marker(slices)
+        outputs = self._outbox.take()
+        entry = LedgerEntry(
+            topology=self.topology.name,
+            partition=self.partition,
+            sequence=marker.sequence,
+            worker=self._world.worker,
+            epoch=self.epoch,
+            guarantee=self._settings.guarantee.value,
+            at=now,
+            batches=batches,
+            outputs=len(outputs),
+            changes=sum(len(w.puts) + len(w.deletes) for w in writes),
+            late=late,
+            dead_letters=self._dead_letters,
+            watermark=watermark,
+            processing=(time.perf_counter() - began) * 1000,
+            previous_commit=self._last_commit,
+        )
+        return Checkpoint(marker, entry, outputs, writes)
+
+    async def _process(self, part: Slice, now: int) -> LedgerBatch:
+        source = self._sources[part.topic]
+        records = part.records
+        if isinstance(source, KeyBy):
+            records = self._take_marks(part.topic, records)
+        batch = Batch(
+            source,
+            self.partition,
+            part.from_offset,
+            part.until_offset,
+            records,
+            self._cursor,
+            lambda record, error: self._dead_letter(part.topic, record, error),
+        )
+        if records:
+            for run in self._runs:
+                if run.agent.topic.name == part.topic:
+                    batch.at_hand()
+                    await run.process(batch)
+                    self._send_late(batch)
+            if self.topology.windowed and (times := batch.event_times):
+                latest = max(times)
+                self._latest = max(self._latest, latest)
+                self.watermarks.observe(part.topic, latest - source.grace_ms, now)
+            else:
+                self.watermarks.seen(part.topic, now)
+        return LedgerBatch(
+            topic=part.topic,
+            partition=self.partition,
+            from_offset=part.from_offset,
+            until_offset=part.until_offset,
+            records=len(records),
+        )
+
+    def _take_marks(self, topic: str, records: Sequence[Record]) -> list[Record]:
+        data = []
+        for record in records:
+            if record.value is None and is_mark(record):
+                mark = read_mark(record)
+                self.watermarks.hear(topic, mark.upstream, mark.time, mark.idle)
+            else:
+                data.append(record)
+        return data
+
+    def _emit(self, agent: BatchAgent, value: Any) -> None:
+        for sink in agent.sinks:
+            self._outbox.put(sink.outgoing(None, value))
+
+    def _dead_letter(self, topic: str, record: Record, error: Exception) -> None:
+        self._dead_letters += 1
+        target = self._world.dead_letter_topic
+        limit = self._outbox.limit(target)
+        self._outbox.put(dead_letter(target, topic, self.partition, record, error, limit))
+
+    def _send_late(self, batch: Batch) -> None:
+        for table, state in self._windowed:
+            if state.late_records and table.late_topic is not None:
+                name = table.late_topic.get_topic_name()
+                for index in state.late_records:
+                    record = batch.records[index]
+                    origin = f"{batch.topic}:{batch.partition}:{record.offset}"
+                    headers = [
+                        *record.headers,
+                        ("streamapp-late-for", f"{table.name} {origin}".encode()),
+                    ]
+                    self._outbox.put(Outgoing(name, record.key, record.value, headers=headers))
+            state.late_records = []
+
+    # ------------------------------------------------------------------ event time
+
+    def due(self, caught_up: Iterable[str]) -> bool:
+        """Whether a checkpoint without records is worth it: a window closes, or downstream waits."""
+        if not self.topology.windowed:
+            return False
+        watermark = self.watermarks.advance(self._world.clock(), caught_up)
+        mark = self._mark()
+        if self.topology.key_bys and mark is not None and mark != self._announced:
+            return True
+        if watermark is None:
+            return False
+        ends = (state.next_close() for _, state in self._windowed)
+        return any(end is not None and end <= watermark for end in ends)
+
+    def _mark(self) -> UpstreamMark | None:
+        """Return what downstream has to know, or `None` while there is nothing to say."""
+        if self.watermarks.idle:
+            return UpstreamMark(self.name, None, True)
+        if self.watermarks.watermark is None:
+            return None
+        return UpstreamMark(self.name, self.watermarks.watermark, False)
+
+    def _announce(self, now: int) -> None:
+        mark = self._mark()
+        if mark is None or mark == self._announced:
+            return
+        for key_by in self.topology.key_bys:
+            for partition in range(self._world.partitions[key_by.name]):
+                self._outbox.put(mark_record(key_by.name, partition, mark, now))
+
+    def _emit_windows(
+        self, table: WindowedTable, state: TaskWindows, watermark: int | None
+    ) -> None:
+        closing = state.close(watermark)
+        if table.final_topic is not None:
+            for window in closing:
+                for key, value in state.window_items(window).items():
+                    self._put_window(
+                        table.final_topic,
+                        table,
+                        WindowRecord(key, window.start, window.end, value, True),
+                    )
+        if table.updates_topic is not None:
+            for found in state.updated():
+                self._put_window(
+                    table.updates_topic,
+                    table,
+                    WindowRecord(
+                        found.key, found.window.start, found.window.end, found.value, False
+                    ),
+                )
+
+    def _put_window(self, topic: Any, table: WindowedTable, record: WindowRecord) -> None:
+        key = table.key_codec.encode(record.key)
+        self._outbox.put(Outgoing(topic.get_topic_name(), key, msgspec.json.encode(record)))
+
+    # ------------------------------------------------------------------ the checkpoint
+
+    def _check_sizes(self, writes: list[TableWrites]) -> None:
+        for table in writes:
+            topic = self.topology.changelog(table.table)
+            limit = self._outbox.limit(topic)
+            for key, value in table.puts:
+                if len(key) + len(value) > limit - 128:
+                    Outbox({}, limit).put(Outgoing(topic, key, value))
+
+    def _next_marker(self, slices: Sequence[Slice]) -> Marker:
+        before = self.marker
+        return Marker(
+            sequence=before.sequence + 1,
+            sources={**before.sources, **{part.topic: part.until_offset for part in slices}},
+            marks=self.watermarks.marks,
+            idle=self.watermarks.idle_upstreams,
+            watermark=self.watermarks.watermark,
+            closed={
+                table.name: state.closed_until
+                for table, state in self._windowed
+                if state.closed_until is not None
+            },
+            changelogs=dict(self.positions),
+        )
+
+    def skipping(self, slices: Sequence[Slice]) -> Checkpoint:
+        """Return a checkpoint that only moves the offsets: at most once commits it first."""
+        marker = msgspec.structs.replace(
+            self.marker,
+            sequence=self.marker.sequence + 1,
+            sources={**self.marker.sources, **{part.topic: part.until_offset for part in slices}},
+            changelogs=dict(self.positions),
+        )
+        entry = LedgerEntry(
+            kind="offsets",
+            topology=self.topology.name,
+            partition=self.partition,
+            sequence=marker.sequence,
+            worker=self._world.worker,
+            epoch=self.epoch,
+            guarantee=self._settings.guarantee.value,
+            at=self._world.clock(),
+            batches=[
+                LedgerBatch(
+                    topic=part.topic,
+                    partition=self.partition,
+                    from_offset=part.from_offset,
+                    until_offset=part.until_offset,
+                    records=len(part.records),
+                )
+                for part in slices
+            ],
+        )
+        return Checkpoint(marker, entry)
+
+    def committed(self, checkpoint: Checkpoint, ends: dict[str, int], took: float | None) -> None:
+        """The transaction is known to be committed: bring it to disk, and go on from it.
+
+        Arguments:
+            ends: where each table's changelog ends now, for those that changed.
+            took: how long the commit took, in milliseconds.
+        """
+        self.marker = checkpoint.marker
+        self.positions.update(ends)
+        self.store.write(checkpoint.writes, msgspec.json.encode(self.progress))
+        for state in self._states:
+            state.commit()
+        self._announced = self._mark() if self.topology.key_bys else None
+        self._last_commit = took
+        self._dead_letters = 0
+
+    def rolled_back(self) -> None:
+        """The batch did not happen: drop everything that it wrote."""
+        for state in self._states:
+            state.rollback()
+        for combiner in self._combiners:
+            combiner.clear()
+        self._outbox.clear()
+        self._cursor.clear()
+        self._dead_letters = 0
+        self.watermarks.restore(self.marker.marks, self.marker.idle, self.marker.watermark)
+
+    async def abort(self) -> None:
+        """End the agents, wherever they are, and drop the batch."""
+        for run in self._runs:
+            await run.stop()
+        self.rolled_back()
+
+    async def close(self) -> None:
+        """End the agents and close the store."""
+        await self.abort()
+        self.store.close()

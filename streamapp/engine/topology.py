@@ -1,0 +1,125 @@
+"""Topologies: batch agents that share tables, and what follows from them.
+
+A topology has a consumer group of its own, a task a partition number, a checkpoint topic and a
+ledger; all are named after it, so its name is part of the state's format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamapp.engine.agent import BatchAgent, tables_of
+from streamapp.engine.key_by import KeyBy
+from streamapp.engine.topic import Topic
+from streamapp.errors import ConfigurationError
+from streamapp.state.table import Table
+
+__all__ = ["Topology", "build_topologies"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Topology:
+    """A topology of an application.
+
+    Attributes:
+        feeds: for each repartition topic among its sources, the topologies that write to it.
+    """
+
+    app_id: str
+    name: str
+    agents: tuple[BatchAgent, ...]
+    tables: tuple[Table[Any], ...]
+    key_bys: tuple[KeyBy, ...]
+    feeds: dict[str, list[Topology]] = field(default_factory=dict)
+
+    @property
+    def group(self) -> str:
+        """The consumer group."""
+        return f"{self.app_id}-{self.name}"
+
+    @property
+    def checkpoint_topic(self) -> str:
+        """The compacted topic of markers."""
+        return f"{self.app_id}-{self.name}-checkpoint"
+
+    @property
+    def ledger_topic(self) -> str:
+        """The topic of ledger entries."""
+        return f"{self.app_id}-{self.name}-ledger"
+
+    def changelog(self, table: str) -> str:
+        """Return the changelog topic of a table."""
+        return f"{self.app_id}-{table}-changelog"
+
+    def transactional_id(self, partition: int) -> str:
+        """Return the stable transactional id of a task: starting a producer under it fences."""
+        return f"{self.app_id}-{self.name}-{partition}"
+
+    @property
+    def sources(self) -> tuple[Topic, ...]:
+        """The source topics, each once."""
+        return tuple({agent.topic.name: agent.topic for agent in self.agents}.values())
+
+    @property
+    def windowed(self) -> bool:
+        """Whether event time matters to it: a table has windows, or what it sends carries time."""
+        return bool(self.key_bys) or any(hasattr(table, "spec") for table in self.tables)
+
+    @property
+    def within(self) -> float:
+        """Seconds after the first record at which a batch is processed."""
+        return min(agent.within for agent in self.agents)
+
+    @property
+    def max_records(self) -> int:
+        """Records at which a batch is processed."""
+        return min(agent.max_records for agent in self.agents)
+
+
+def build_topologies(app_id: str, agents: Iterable[BatchAgent]) -> list[Topology]:
+    """Return the topologies of an application's agents, in the order of declaration.
+
+    Raises:
+        ConfigurationError: two topologies share a table, or a `key_by` is read by nobody.
+    """
+    grouped: dict[str, list[BatchAgent]] = {}
+    for agent in agents:
+        grouped.setdefault(agent.topology, []).append(agent)
+    topologies = []
+    owner: dict[str, str] = {}
+    for name, members in grouped.items():
+        tables = {table.name: table for agent in members for table in tables_of(agent)}
+        for table in tables:
+            if table in owner:
+                raise ConfigurationError(
+                    f"the batch agents of {owner[table]!r} and {name!r} share the table {table!r}: a table belongs to "
+                    f"one topology; give these agents the same one, @app.batch_agent(…, topology={name!r})"
+                )
+            owner[table] = name
+        key_bys = {
+            used.name: used for agent in members for used in agent.uses if isinstance(used, KeyBy)
+        }
+        topologies.append(
+            Topology(
+                app_id,
+                name,
+                tuple(members),
+                tuple(tables[key] for key in sorted(tables)),
+                tuple(key_bys[key] for key in sorted(key_bys)),
+            )
+        )
+    _link(topologies)
+    return topologies
+
+
+def _link(topologies: list[Topology]) -> None:
+    for topology in topologies:
+        for source in topology.sources:
+            if isinstance(source, KeyBy):
+                topology.feeds[source.name] = [
+                    upstream
+                    for upstream in topologies
+                    if any(k.name == source.name for k in upstream.key_bys)
+                ]

@@ -1,0 +1,1 @@
+"""The state that the application's jobs keep."""
