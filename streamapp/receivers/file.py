@@ -1,0 +1,237 @@
+"""A file into a topic, line by line, exactly once: reliable, since a file can be read again.
+
+Lines are published as they are, raw bytes, without their line ends; empty lines are skipped.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamapp.receivers.clock import Clock, Pace
+from streamapp.receivers.errors import SourceError
+from streamapp.receivers.publisher import DeadLetter, PositionedPublisher
+from streamapp.receivers.tail import FilePosition, FileTail, Piece
+from streamapp.receivers.topics import dead_letters_of
+
+__all__ = ["FileReceiver", "Progress", "Summary"]
+
+logger = logging.getLogger(__name__)
+
+MOST_LINES = 10_000
+"""Lines in one transaction: enough to make its cost small, few enough to keep it short."""
+
+LINGER = 0.2
+"""Seconds between two looks at a file that is followed, and the longest wait of a paced line."""
+
+KEY_BYTES = 256
+"""What of a match becomes a key; a line and its key have to fit into one record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a receiver is, since it started.
+
+    lines: published. size: bytes read. lag: bytes of the file still to read. total: bytes in it.
+    """
+
+    lines: int
+    size: int
+    lag: int
+    total: int
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a receiver has done, from its start to its end.
+
+    Attributes:
+        path, topic, name: from where, to where, and under which name.
+        resumed_at: the offset in the file where it went on; 0 is the beginning.
+        lines: published. empty: skipped. oversized: sent to the dead-letter topic.
+        size: bytes read, with line ends.
+        transactions: committed.
+        seconds: that it took.
+        position: the committed one, or None when nothing was ever read.
+    """
+
+    path: str
+    topic: str
+    name: str
+    resumed_at: int = 0
+    lines: int = 0
+    empty: int = 0
+    oversized: int = 0
+    size: int = 0
+    transactions: int = 0
+    seconds: float = 0.0
+    position: FilePosition | None = None
+
+    def add(self, piece: Piece) -> None:
+        """Count a committed piece."""
+        lines = piece.lines
+        self.lines += len(lines.lines)
+        self.empty += lines.taken - len(lines.lines) - len(lines.oversized)
+        self.oversized += len(lines.oversized)
+        self.size += lines.size
+        self.transactions += 1
+        self.position = piece.position
+
+
+class FileReceiver:
+    """Publishes the lines of a file to a topic, each exactly once, whatever happens in between.
+
+    Started again under the same name, it goes on where it was. Two at a time under one name exclude
+    each other: the later one takes over.
+
+    Args:
+        path: the file.
+        topic: where its lines go; created with `partitions` if it is missing.
+        bootstrap: the broker's address, `host:port`.
+        name: under which the position is kept; by default the file's absolute path.
+        partitions: of a new topic.
+        rate: lines a second; None is as fast as possible.
+        follow: whether to wait for more lines at the end of the file, also when it is rotated.
+        key: a pattern whose group `key`, or first group, or whole match becomes a line's key, up
+            to 256 bytes of it. Lines without a match, and all lines without a pattern, go round
+            the partitions.
+        patience: seconds for which a failing broker is asked again.
+        clock: what tells the time.
+        on_progress: called after every transaction.
+
+    Raises:
+        ValueError: `rate` is not positive.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        topic: str,
+        *,
+        bootstrap: str = "localhost:9092",
+        name: str | None = None,
+        partitions: int = 4,
+        rate: float | None = None,
+        follow: bool = False,
+        key: re.Pattern[bytes] | None = None,
+        patience: float = 60.0,
+        clock: Clock | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.path = Path(path).absolute()
+        self.topic = topic
+        self.name = name if name is not None else f"file:{self.path}"
+        self._bootstrap = bootstrap
+        self._partitions = partitions
+        self._follow = follow
+        self._key = key
+        self._patience = patience
+        self._clock = clock or Clock()
+        self._pace = Pace(rate, self._clock)
+        self._most = MOST_LINES if rate is None else max(1, min(MOST_LINES, int(rate * LINGER)))
+        self._on_progress = on_progress
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Ask `run` to return once what was read is committed."""
+        self._stopping.set()
+
+    async def run(self) -> Summary:
+        """Publish until the end of the file, or until `stop`, and tell what was done.
+
+        Raises:
+            SourceError: the file cannot be read.
+            BrokerUnavailable, TakenOver, PublishError, PositionError, TopicError: see
+                `PositionedPublisher`.
+        """
+        if not self._follow and not self.path.exists():
+            raise SourceError(f"there is no file {self.path} (with --follow it may come later)")
+        started = self._clock.monotonic()
+        summary = Summary(str(self.path), self.topic, self.name)
+        async with PositionedPublisher(
+            self._bootstrap,
+            self.topic,
+            self.name,
+            FilePosition,
+            partitions=self._partitions,
+            patience=self._patience,
+            clock=self._clock,
+        ) as publisher:
+            summary.position = publisher.position
+            with FileTail(
+                self.path,
+                publisher.position,
+                follow=self._follow,
+                limit=publisher.max_record_bytes,
+            ) as tail:
+                summary.resumed_at = tail.offset
+                await self._publish(tail, publisher, summary)
+        summary.seconds = self._clock.monotonic() - started
+        return summary
+
+    async def _publish(
+        self, tail: FileTail, publisher: PositionedPublisher[FilePosition], summary: Summary
+    ) -> None:
+        while not self._stopping.is_set():
+            piece = tail.read(self._most)
+            if piece is None:
+                if tail.finished:
+                    return
+                await self._pause(LINGER)
+                continue
+            await self._pause(self._pace.delay(piece.lines.taken))
+            lines, dead_letters = piece.lines.lines, _dead_letters(piece)
+            await publisher.publish(
+                lines,
+                piece.position,
+                keys=None if self._key is None else [self._key_of(line) for line in lines],
+                dead_letters=dead_letters,
+            )
+            summary.add(piece)
+            for line in dead_letters:
+                logger.error("%s. It went to %s", line.reason, dead_letters_of(self.topic))
+            if self._on_progress is not None:
+                self._on_progress(Progress(summary.lines, summary.size, tail.lag(), tail.size()))
+            if self._follow and tail.caught_up():
+                await self._pause(LINGER)
+
+    def _key_of(self, line: bytes) -> bytes | None:
+        assert self._key is not None
+        found = self._key.search(line)
+        if found is None:
+            return None
+        groups = found.groupdict()
+        group: bytes | None = groups["key"] if "key" in groups else found[min(1, self._key.groups)]
+        return None if group is None else group[:KEY_BYTES]
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but not past `stop`."""
+        if seconds <= 0:
+            return
+        sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({sleeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            stopping.cancel()
+            await asyncio.gather(sleeping, stopping, return_exceptions=True)
+
+
+def _dead_letters(piece: Piece) -> list[DeadLetter]:
+    return [
+        DeadLetter(
+            line.start,
+            f"{piece.path}, line {line.number + 1} (at byte {line.offset}) has {line.length} bytes,"
+            " more than the topic takes: raise its max.message.bytes, or shorten the line",
+            [
+                ("source", str(piece.path).encode()),
+                ("line", str(line.number + 1).encode()),
+                ("offset", str(line.offset).encode()),
+                ("length", str(line.length).encode()),
+            ],
+        )
+        for line in piece.lines.oversized
+    ]

@@ -1,0 +1,104 @@
+"""The topics that a receiver needs, created where they are missing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from streamapp.errors import TopicError
+from streamapp.receivers.errors import BrokerUnavailable
+
+__all__ = ["TopicSpec", "dead_letters_of", "ensure_topics", "positions_of"]
+
+REPLICAS = 3
+"""Copies of a new topic, or as many as there are brokers."""
+
+
+def positions_of(topic: str) -> str:
+    """The compacted one-partition topic where the receivers of `topic` keep their positions."""
+    return f"{topic}-positions"
+
+
+def dead_letters_of(topic: str) -> str:
+    """Where goes what cannot be published to `topic`, truncated if need be."""
+    return f"{topic}-dead-letters"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic to create if it is missing."""
+
+    name: str
+    partitions: int = 1
+    configs: Mapping[str, str] = field(default_factory=dict)
+
+
+async def ensure_topics(bootstrap: str, *specs: TopicSpec) -> dict[str, Mapping[str, str]]:
+    """Create the topics that are missing, and return every topic's configuration.
+
+    A broker that does not tell configurations leaves them empty.
+
+    Raises:
+        BrokerUnavailable: nothing answers at `bootstrap`.
+        TopicError: a topic cannot be created, or is not compacted where it has to be.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        await admin.start()
+    except (KafkaError, OSError) as error:
+        await admin.close()
+        raise BrokerUnavailable(bootstrap) from error
+    try:
+        await _create_missing(admin, specs)
+        configs = {spec.name: await _configuration(admin, spec.name) for spec in specs}
+    except (KafkaError, OSError) as error:
+        raise TopicError(f"cannot prepare {', '.join(s.name for s in specs)}: {error}") from error
+    finally:
+        await admin.close()
+    for spec in specs:
+        wanted, found = spec.configs.get("cleanup.policy"), configs[spec.name].get("cleanup.policy")
+        if wanted == "compact" and found is not None and "compact" not in found:
+            raise TopicError(
+                f"topic {spec.name!r} has to be compacted, and its cleanup.policy is {found!r}:"
+                " positions in it would expire. Mend it: kafka-configs.sh --bootstrap-server"
+                f" {bootstrap} --alter --topic {spec.name} --add-config cleanup.policy=compact"
+            )
+    return configs
+
+
+async def _create_missing(admin: AIOKafkaAdminClient, specs: tuple[TopicSpec, ...]) -> None:
+    there = set(await admin.list_topics())
+    missing = [spec for spec in specs if spec.name not in there]
+    if not missing:
+        return
+    brokers = (await admin.describe_cluster())["brokers"]
+    response = await admin.create_topics(
+        [
+            NewTopic(
+                spec.name,
+                spec.partitions,
+                min(REPLICAS, len(brokers)),
+                topic_configs=dict(spec.configs),
+            )
+            for spec in missing
+        ]
+    )
+    for name, code, message in response.topic_errors:
+        if code and for_code(code) is not TopicAlreadyExistsError:
+            raise TopicError(f"cannot create topic {name!r}: {message or for_code(code).__name__}")
+
+
+async def _configuration(admin: AIOKafkaAdminClient, topic: str) -> Mapping[str, str]:
+    try:
+        answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+    except KafkaError:
+        return {}
+    return {
+        name: value
+        for answer in answers
+        for code, _, _, _, entries in answer.resources
+        if not code
+        for name, value, *_ in entries
+    }
