@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from streamapp.receivers.file import FileReceiver, Progress, Summary
+from streamapp.receivers.file import BATCH_LINES, FileReceiver, Progress, Summary
 
 __all__ = ["ingest"]
 
@@ -61,6 +61,13 @@ def ingest() -> None:
 )
 @click.option("--follow", "-f", is_flag=True, help="Wait for more lines, also across rotation.")
 @click.option(
+    "--batch",
+    default=BATCH_LINES,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Most lines in one transaction.",
+)
+@click.option(
     "--key", type=_Pattern(), help="A line's key: the pattern's first group, or all it matches."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as one JSON object.")
@@ -72,6 +79,7 @@ def file(
     partitions: int,
     rate: float | None,
     follow: bool,
+    batch: int,
     key: re.Pattern[bytes] | None,
     as_json: bool,
 ) -> None:
@@ -91,6 +99,7 @@ def file(
             partitions=partitions,
             rate=rate,
             follow=follow,
+            batch_lines=batch,
             key=key,
             on_progress=show,
         )
@@ -171,7 +180,7 @@ def _sentence(summary: Summary) -> str:
     if summary.resumed_at:
         parts.append(f"from byte {summary.resumed_at:,} on")
     if summary.empty:
-        parts.append(f"{summary.empty:,} empty ones skipped")
+        parts.append(f"{summary.empty:,} empty left out")
     if summary.oversized:
         parts.append(f"{summary.oversized:,} too long and sent to {summary.topic}-dead-letters")
     if summary.seconds:

@@ -20,7 +20,7 @@ __all__ = ["FileReceiver", "Progress", "Summary"]
 
 logger = logging.getLogger(__name__)
 
-MOST_LINES = 10_000
+BATCH_LINES = 10_000
 """Lines in one transaction: enough to make its cost small, few enough to keep it short."""
 
 LINGER = 0.2
@@ -94,6 +94,7 @@ class FileReceiver:
         partitions: of a new topic.
         rate: lines a second; None is as fast as possible.
         follow: whether to wait for more lines at the end of the file, also when it is rotated.
+        batch_lines: the most in one transaction; half a megabyte is the most as well.
         key: a pattern whose group `key`, or first group, or whole match becomes a line's key, up
             to 256 bytes of it. Lines without a match, and all lines without a pattern, go round
             the partitions.
@@ -102,7 +103,7 @@ class FileReceiver:
         on_progress: called after every transaction.
 
     Raises:
-        ValueError: `rate` is not positive.
+        ValueError: `rate` or `batch_lines` is not positive.
     """
 
     def __init__(
@@ -115,11 +116,14 @@ class FileReceiver:
         partitions: int = 4,
         rate: float | None = None,
         follow: bool = False,
+        batch_lines: int = BATCH_LINES,
         key: re.Pattern[bytes] | None = None,
         patience: float = 60.0,
         clock: Clock | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
+        if batch_lines < 1:
+            raise ValueError(f"batch_lines must be positive, not {batch_lines}")
         self.path = Path(path).absolute()
         self.topic = topic
         self.name = name if name is not None else f"file:{self.path}"
@@ -130,7 +134,7 @@ class FileReceiver:
         self._patience = patience
         self._clock = clock or Clock()
         self._pace = Pace(rate, self._clock)
-        self._most = MOST_LINES if rate is None else max(1, min(MOST_LINES, int(rate * LINGER)))
+        self._most = batch_lines if rate is None else max(1, min(batch_lines, int(rate * LINGER)))
         self._on_progress = on_progress
         self._stopping = asyncio.Event()
 

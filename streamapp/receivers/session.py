@@ -146,6 +146,9 @@ class ProducerSession:
             await asyncio.wait([sender], timeout=0.05)
         await producer.client.close()
         _retrieve(producer._txn_manager.wait_for_transaction_end())
+        for batches in producer._message_accumulator._batches.values():
+            for batch in batches:
+                _retrieve(batch._drain_waiter)
 
 
 def _retrieve(future: asyncio.Future[object] | None) -> None:

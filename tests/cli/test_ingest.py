@@ -1,0 +1,100 @@
+"""`streamapp ingest file`: options, messages and exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from streamapp.cli.ingest import _Lines, _sentence
+from streamapp.cli.root import command_line
+from streamapp.receivers.file import Progress, Summary
+from tests.brokers import BrokerUnderTest
+
+
+def run(*arguments: object) -> Result:
+    words = ["ingest", *map(str, arguments)]
+    return CliRunner().invoke(command_line(words), words, prog_name="streamapp")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "app.log"
+    path.write_bytes(b"one\n\ntwo\n")
+    return path
+
+
+def test_help_says_what_it_promises():
+    result = run("file", "--help")
+    assert result.exit_code == 0
+    assert "exactly once" in result.output
+    assert "file" in run("--help").output
+
+
+def test_a_file_is_published_and_summed_up(kafka: BrokerUnderTest, log: Path):
+    result = run("file", log, "-t", kafka.topic("lines"), "-b", kafka.bootstrap)
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert f"2 lines of {log} published to {kafka.topic('lines')}" in result.stderr
+    assert "1 empty left out" in result.stderr
+
+
+def test_the_summary_is_one_json_object(kafka: BrokerUnderTest, log: Path):
+    arguments = ["file", log, "-t", kafka.topic("lines"), "-b", kafka.bootstrap, "--json"]
+    summary = json.loads(run(*arguments).stdout)
+    assert (summary["lines"], summary["empty"], summary["size"]) == (2, 1, 9)
+    assert summary["position"]["offset"] == 9
+    assert json.loads(run(*arguments).stdout)["resumed_at"] == 9
+
+
+def test_without_a_broker_it_says_what_to_do(log: Path, unused_tcp_port: int):
+    result = run("file", log, "-t", "any", "-b", f"127.0.0.1:{unused_tcp_port}")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: no Kafka broker answers at 127.0.0.1:{unused_tcp_port}. Check the address"
+        f" (--bootstrap), or start a broker here: streamapp broker --port {unused_tcp_port}\n"
+    )
+
+
+def test_without_a_file_it_says_so(tmp_path: Path):
+    result = run("file", tmp_path / "nothing", "-t", "any")
+    assert result.exit_code == 1
+    assert "there is no file" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "Missing option '--topic'"),
+        (["-t", "any", "--rate", "0"], "--rate"),
+        (["-t", "any", "--rate", "-3"], "--rate"),
+        (["-t", "any", "--partitions", "0"], "--partitions"),
+        (["-t", "any", "--batch", "0"], "--batch"),
+        (["-t", "any", "--key", "("], "is not a regular expression"),
+    ],
+)
+def test_a_wrong_call_is_a_usage_error(log: Path, arguments: list[str], complaint: str):
+    result = run("file", log, *arguments)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+
+
+def test_progress_in_a_log_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]):
+    now = 0.0
+    lines = _Lines(Path("app.log"), clock=lambda: now)
+    for now in (1.0, 9.0, 10.0, 15.0, 20.0):
+        lines(Progress(lines=int(now) * 1000, size=int(now) * 50_000, lag=7, total=10))
+    assert capsys.readouterr().err.splitlines() == [
+        "app.log: 10,000 lines, 500,000 bytes, 1,000 lines a second, 7 bytes to go",
+        "app.log: 20,000 lines, 1,000,000 bytes, 1,000 lines a second, 7 bytes to go",
+    ]
+
+
+def test_the_sentence_at_the_end_leaves_out_what_did_not_happen():
+    summary = Summary("/app.log", "lines", "name", lines=5)
+    assert _sentence(summary) == "5 lines of /app.log published to lines"
+    summary.resumed_at, summary.oversized, summary.seconds = 1000, 1, 0.5
+    assert _sentence(summary) == (
+        "5 lines of /app.log published to lines, from byte 1,000 on,"
+        " 1 too long and sent to lines-dead-letters, 10 a second"
+    )
