@@ -156,26 +156,48 @@ def control_batch(
     )
 
 
-def empty_batch(header: Header) -> bytes:
-    """A batch without records at the place of `header`: keeps a producer's last sequence."""
-    covered = _COVERED.pack(
-        header.attributes & ~COMPRESSION,
-        header.last_offset_delta,
-        header.base_timestamp,
-        header.max_timestamp,
-        header.producer_id,
-        header.producer_epoch,
-        header.base_sequence,
-        0,
+def rebuilt(
+    header: Header, records: bytes, count: int, *, codec: int, base_timestamp: int, newest: int
+) -> bytes:
+    """A batch at the place of `header`, from the same producer, with other records.
+
+    `records` is what follows the header, under compression `codec`; its timestamp deltas count
+    from `base_timestamp`, its offset deltas from the base offset.
+    """
+    covered = (
+        _COVERED.pack(
+            (header.attributes & ~COMPRESSION) | codec,
+            header.last_offset_delta,
+            base_timestamp,
+            newest,
+            header.producer_id,
+            header.producer_epoch,
+            header.base_sequence,
+            count,
+        )
+        + records
     )
+    length = CRC_FROM - LENGTH_OVERHEAD + len(covered)
     return b"".join(
         (
-            _OFFSET_LENGTH.pack(header.base_offset, HEADER_SIZE - LENGTH_OVERHEAD),
+            _OFFSET_LENGTH.pack(header.base_offset, length),
             _EPOCH.pack(LEADER_EPOCH),
             b"\x02",
             _CRC.pack(crc32c(covered)),
             covered,
         )
+    )
+
+
+def empty_batch(header: Header) -> bytes:
+    """A batch without records at the place of `header`: keeps a producer's last sequence."""
+    return rebuilt(
+        header,
+        b"",
+        0,
+        codec=0,
+        base_timestamp=header.base_timestamp,
+        newest=header.max_timestamp,
     )
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .errors import BrokerError
+from .cleaning import clean
 from .faults import Faults
 from .server import Server
 from .state import BrokerConfig, State
+from .storage import Storage
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Broker:
@@ -42,16 +43,14 @@ class Broker:
         )
         self._host = host
         self._port = port
-        if data is not None:
-            raise BrokerError("a data directory is not supported yet: leave `data` out")
+        self._storage = None if data is None else Storage(Path(data), fsync=self.config.fsync)
         # A clock that tells the time of day and never jumps.
         self._offset_ns = time.time_ns() - time.monotonic_ns()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0
-        self._state = State(
-            self.config, now=self._now, wake=self._wake, open_log=None, journal=None
-        )
+        self._state = State(self.config, now=self._now, wake=self._wake, journal=self._storage)
         self._server = Server(self._state)
+        self._cleaning: asyncio.Task[None] | None = None
 
     # -- for its user --------------------------------------------------------------------------
 
@@ -71,9 +70,19 @@ class Broker:
         return self._state.faults
 
     async def start(self) -> None:
-        """Listen; returns as soon as connections are accepted."""
-        self._state.host = self._host
-        self._state.port = await self._server.listen(self._host, self._port)
+        """Read the data directory, then listen; returns as soon as connections are accepted.
+
+        Raises `DataDirectoryLocked`, `JournalCorrupt`, or OSError when the address is taken.
+        """
+        if self._storage is not None:
+            self._storage.open(self._state)
+        try:
+            self._state.host = self._host
+            self._state.port = await self._server.listen(self._host, self._port)
+        except BaseException:
+            self._close_files()
+            raise
+        self._cleaning = asyncio.create_task(self._clean(), name="broker cleaning")
         due = self._state.next_deadline()
         if due is not None:
             self._wake(due)
@@ -81,12 +90,19 @@ class Broker:
     async def stop(self) -> None:
         """Stop cleanly: connections are closed, files flushed."""
         self._halt()
-        # Let connections notice, so that nothing of this broker runs any more.
-        await asyncio.sleep(0)
+        if self._cleaning is not None:
+            await asyncio.wait([self._cleaning])
+            self._cleaning = None
+        if self._storage is not None:
+            self._storage.flush()
+            for log in self._state.topics.logs():
+                log.store.flush()
+        self._close_files()
 
     def kill(self) -> None:
         """Stop as kill -9 would: what the operating system has is there, no more."""
         self._halt()
+        self._close_files()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -106,7 +122,26 @@ class Broker:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._cleaning is not None:
+            self._cleaning.cancel()
         self._server.close()
+
+    def _close_files(self) -> None:
+        if self._storage is not None:
+            self._storage.close()
+            for log in self._state.topics.logs():
+                log.store.close()
+
+    async def _clean(self) -> None:
+        """Clean the logs and tidy the journal now and then."""
+        while True:
+            await asyncio.sleep(self.config.cleanup_interval_seconds)
+            try:
+                await clean(self._state)
+                if self._storage is not None:
+                    self._storage.tidy(self._state.snapshot())
+            except Exception:
+                logger.exception("cleaning the logs failed; it is tried again later")
 
     def _now(self) -> int:
         return (time.monotonic_ns() + self._offset_ns) // 1_000_000

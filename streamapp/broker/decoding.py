@@ -6,15 +6,18 @@ in a codec that is not installed is taken as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 from aiokafka.errors import UnsupportedCodecError
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from . import batches
 from .errors import ErrorCode, Refused
 from .log import PartitionLog
+
+_NO_LIMIT: Final = 1 << 30
 
 
 def records(data: bytes) -> Iterator[Any]:
@@ -25,6 +28,26 @@ def records(data: bytes) -> Iterator[Any]:
     """
     batch = MemoryRecords(data).next_batch()
     return iter(()) if batch is None else iter(batch)
+
+
+def without(header: batches.Header, data: bytes, keep: Sequence[Any]) -> bytes:
+    """The batch with only the records `keep` (at least one), each at its own offset."""
+    codec = header.attributes & batches.COMPRESSION
+    builder = DefaultRecordBatchBuilder(2, codec, 0, -1, -1, -1, _NO_LIMIT)
+    for record in keep:
+        delta = record.offset - header.base_offset
+        builder.append(delta, record.timestamp, record.key, record.value, record.headers)
+    built = bytes(builder.build())
+    fresh = batches.parse(built)
+    stamped = header.attributes & batches.LOG_APPEND_TIME
+    return batches.rebuilt(
+        header,
+        built[batches.HEADER_SIZE :],
+        len(keep),
+        codec=fresh.attributes & batches.COMPRESSION,
+        base_timestamp=fresh.base_timestamp,
+        newest=header.max_timestamp if stamped else fresh.max_timestamp,
+    )
 
 
 def require_keys(data: bytes) -> None:

@@ -187,7 +187,8 @@ class PartitionLog:
             header = batches.parse(data)
         base = self.end
         data = batches.placed(data, base)
-        self._enter(header, base, len(data), self.store.append(data, base))
+        place = self.store.append(data, base, base + header.last_offset_delta + 1)
+        self._enter(header, base, len(data), place)
         append_time = now if stamp else -1
         if header.producer_id >= 0:
             self.producers.note(header, base, append_time)
@@ -200,7 +201,8 @@ class PartitionLog:
         """End a producer's transaction here with a control batch; returns its offset."""
         offset = self.end
         data = batches.control_batch(offset, producer_id, epoch, commit=commit, timestamp=now)
-        self._enter(batches.parse(data), offset, len(data), self.store.append(data, offset))
+        place = self.store.append(data, offset, offset + 1)
+        self._enter(batches.parse(data), offset, len(data), place)
         self._ended(producer_id, epoch, offset, now, commit=commit)
         self._wake()
         return offset
@@ -209,7 +211,8 @@ class PartitionLog:
         """Take up a batch that was read back from disk."""
         header = batches.parse(data)
         base = header.base_offset
-        self._enter(header, base, len(data), place)
+        if base + header.last_offset_delta >= self.start:
+            self._enter(header, base, len(data), place)
         if header.is_control:
             commit = batches.is_commit(data)
             self._ended(
@@ -258,7 +261,13 @@ class PartitionLog:
 
     def replace(self, until: int, cleaned: Sequence[tuple[batches.Header, bytes]]) -> None:
         """Put compacted batches in place of all below `until`; offsets stay as they are."""
-        places = self.store.replace([(header.base_offset, data) for header, data in cleaned], until)
+        places = self.store.replace(
+            [
+                (header.base_offset, header.base_offset + header.last_offset_delta + 1, data)
+                for header, data in cleaned
+            ],
+            until,
+        )
         peak = -1
         fresh = []
         for (header, data), place in zip(cleaned, places, strict=True):

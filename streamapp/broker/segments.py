@@ -1,34 +1,37 @@
-"""Where the bytes of a partition's batches are kept, when they are kept in memory alone."""
+"""Where the bytes of a partition's batches are kept: the interface, and memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
 
-#: A batch in memory is its bytes; a batch in a file is where it is.
+#: What a store finds a batch by: in memory its bytes, in a file its position.
 Place = object
+
+#: A batch with its first offset and the offset after its last one.
+Placed = tuple[int, int, bytes]
 
 
 class Store(Protocol):
     """Keeps the batches of one partition, in order."""
 
-    def append(self, data: bytes, base_offset: int) -> Place:
-        """Keep a batch; once this returns, a killed process does not lose it."""
+    def append(self, data: bytes, base: int, until: int) -> Place:
+        """Keep the batch of `[base, until)`; a killed process does not lose it any more."""
 
     def read(self, places: Sequence[Place]) -> bytes:
         """The bytes of these batches, which follow each other, joined."""
 
-    def replace(self, batches: Sequence[tuple[int, bytes]], until: int) -> list[Place]:
-        """Keep these batches (base offset, bytes) in place of all below `until`, atomically."""
+    def boundary(self, limit: int) -> int:
+        """The highest offset up to `limit` below which batches can be replaced."""
 
-    def roll(self) -> None:
-        """Let the next batch begin a new file, so that those before it can be deleted."""
+    def replace(self, batches: Sequence[Placed], until: int) -> list[Place]:
+        """Keep these batches in place of all below `until` (a `boundary`), all or nothing."""
 
     def drop_before(self, offset: int) -> None:
         """Free what holds nothing but batches below `offset`."""
 
     def flush(self) -> None:
-        """Make what was appended survive a power cut."""
+        """Have what was appended survive a power cut."""
 
     def close(self) -> None:
         """Let go of the files."""
@@ -42,7 +45,7 @@ class MemoryStore:
 
     __slots__ = ()
 
-    def append(self, data: bytes, base_offset: int) -> Place:
+    def append(self, data: bytes, base: int, until: int) -> Place:
         return data
 
     def read(self, places: Sequence[Place]) -> bytes:
@@ -50,10 +53,11 @@ class MemoryStore:
             return places[0]  # type: ignore[return-value]
         return b"".join(places)  # type: ignore[arg-type]
 
-    def replace(self, batches: Sequence[tuple[int, bytes]], until: int) -> list[Place]:
-        return [data for _, data in batches]
+    def boundary(self, limit: int) -> int:
+        return limit
 
-    def roll(self) -> None: ...
+    def replace(self, batches: Sequence[Placed], until: int) -> list[Place]:
+        return [data for _, _, data in batches]
 
     def drop_before(self, offset: int) -> None: ...
 

@@ -15,7 +15,7 @@ from .faults import Faults
 from .groups import Groups
 from .log import PartitionLog, Usage
 from .offsets import Offsets
-from .topics import OpenLog, Topics
+from .topics import Topics
 from .transactions import Transaction, Transactions
 
 log = logging.getLogger(__name__)
@@ -56,9 +56,13 @@ class BrokerConfig:
 
 
 class Journal(Protocol):
-    """Where events go before they are applied."""
+    """Where events go before they are applied, and where logs are kept."""
 
-    def append(self, data: bytes) -> None: ...
+    def append(self, data: bytes) -> None:
+        """Keep an event; a killed process does not lose it any more."""
+
+    def open_log(self, state: State, topic_id: int, name: str, partition: int) -> PartitionLog:
+        """The log of a partition."""
 
 
 class State:
@@ -70,7 +74,6 @@ class State:
         *,
         now: Callable[[], int],
         wake: Callable[[int], None],
-        open_log: OpenLog | None,
         journal: Journal | None,
     ) -> None:
         self.config = config
@@ -83,7 +86,7 @@ class State:
         self.cluster_id = uuid4().hex[:22]
         self.journal = journal
         self._wake = wake
-        self.topics = Topics(open_log or self._log_in_memory, config.topic_defaults)
+        self.topics = Topics(self._open_log, config.topic_defaults)
         self.transactions = Transactions(self.record)
         self.offsets = Offsets()
         self.groups = Groups(
@@ -94,8 +97,10 @@ class State:
             initial_delay_ms=config.initial_rebalance_delay_ms,
         )
 
-    def _log_in_memory(self, topic_id: int, name: str, partition: int) -> PartitionLog:
-        return PartitionLog(name, partition, usage=self.usage)
+    def _open_log(self, topic_id: int, name: str, partition: int) -> PartitionLog:
+        if self.journal is None:
+            return PartitionLog(name, partition, usage=self.usage)
+        return self.journal.open_log(self, topic_id, name, partition)
 
     def record(self, event: AnyEvent) -> None:
         """Journal what happens, then let it happen."""
