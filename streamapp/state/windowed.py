@@ -111,12 +111,7 @@ class WindowedState:
         return self._closing_until
 
     def _set_open_from(self, watermark: int | None) -> None:
-        spec = self.spec
-        self._open_from = (
-            None
-            if watermark is None
-            else (watermark - spec.size) // spec.step * spec.step + spec.step
-        )
+        self._open_from = None if watermark is None else self.spec.first_open(watermark)
 
     # ------------------------------------------------------------------ writing
 
@@ -274,10 +269,16 @@ class WindowedState:
     def _ending(self, after: int | None, until: int | None) -> list[Window]:
         """Return the windows that hold something and end in `(after, until]`, oldest first."""
         spec = self.spec
-        ends = {
-            end for pane in self._live | self._dirty.keys() for end in spec.ends(pane, after, until)
-        }
+        ends = {end for pane in self._open_panes(after) for end in spec.ends(pane, after, until)}
         return [Window(end - spec.size, end) for end in sorted(ends)]
+
+    def _open_panes(self, after: int | None) -> Iterable[int]:
+        """Return the panes that hold something and of which a window ends after a time."""
+        panes = self._live | self._dirty.keys()
+        if after is None:
+            return panes
+        first = self.spec.first_open(after)
+        return [pane for pane in panes if pane >= first]
 
     # ------------------------------------------------------------------ at a checkpoint
 
@@ -305,24 +306,15 @@ class WindowedState:
         closing = self._ending(before, watermark)
         self._closing_until = watermark
         self._set_open_from(watermark)
-        self._expiring = [
-            pane
-            for pane in self._live | self._dirty.keys()
-            if spec.last_end(pane) + spec.keep <= watermark
-        ]
+        kept_from = spec.first_open(watermark - spec.keep)
+        self._expiring = [pane for pane in self._live | self._dirty.keys() if pane < kept_from]
         return closing
 
     def next_close(self) -> int | None:
         """Return the end of the next window that holds something: what a watermark has to reach."""
         after = self._closing_until
-        return min(
-            (
-                ends[0]
-                for pane in self._live | self._dirty.keys()
-                if (ends := self.spec.ends(pane, after))
-            ),
-            default=None,
-        )
+        ends = (self.spec.ends(pane, after)[0] for pane in self._open_panes(after))
+        return min(ends, default=None)
 
     def changes(self) -> TableWrites:
         """Return the overlay and what expires, encoded.

@@ -98,6 +98,10 @@ class WindowSpec:
         """Return when the last window that holds a pane ends: after that, a record is late."""
         return pane_start - pane_start % self.step + self.size
 
+    def first_open(self, watermark: int) -> int:
+        """Return the start of the least pane of which a window ends after a watermark."""
+        return (watermark - self.size) // self.step * self.step + self.step
+
     def ends(self, pane_start: int, after: int | None, until: int | None = None) -> range:
         """Return the ends in `(after, until]` of the windows that hold a pane, in order."""
         begin = pane_start if after is None else max(pane_start, after)

@@ -8,7 +8,7 @@ QUICK = settings(max_examples=50, deadline=None)
 
 #: For state machines on a store, whose steps write to disk.
 QUICK_MACHINE = settings(
-    max_examples=30,
+    max_examples=25,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

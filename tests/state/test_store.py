@@ -214,7 +214,7 @@ def test_a_store_that_another_process_holds_is_refused(tmp_path: Path, memory: S
 
 
 def test_a_store_that_is_broken_says_how_to_rebuild_it(tmp_path: Path, memory: StoreMemory):
-    path = tmp_path / "lock"
+    path = tmp_path / "s"
     Store(path, OWNER, memory).close()
     (path / "CURRENT").write_text("garbage")
     with pytest.raises(StoreError, match="remove the directory to rebuild it"):
@@ -222,9 +222,9 @@ def test_a_store_that_is_broken_says_how_to_rebuild_it(tmp_path: Path, memory: S
 
 
 def test_a_path_that_is_a_file_is_refused(tmp_path: Path, memory: StoreMemory):
-    (tmp_path / "s").write_text("")
-    with pytest.raises(StoreError, match="does not open"):
-        Store(tmp_path / "s", OWNER, memory)
+    (tmp_path / "locks").write_text("")
+    with pytest.raises(StoreError, match=r"does not open.*remove the directory"):
+        Store(tmp_path / "locks", OWNER, memory)
 
 
 # ---------------------------------------------------------------------- death
@@ -273,7 +273,7 @@ def test_a_write_is_whole_or_not_there_when_the_process_is_killed(
     tmp_path: Path, memory: StoreMemory
 ):
     path = tmp_path / "s"
-    for after in (1, 7, 20, 40, 100, 3):
+    for after in (1, 20, 100, 3):
         told = written_until_killed(path, after)
         store = Store(path, OWNER, memory)
         progress = store.progress
@@ -293,18 +293,25 @@ def property_of(store: Store, name: str) -> int:
 
 
 def test_many_stores_share_one_bound_of_memory(tmp_path: Path):
-    memory = StoreMemory(8 * MB)
-    stores = [Store(tmp_path / str(number), OWNER, memory) for number in range(8)]
-    for turn in range(6):
+    memory = StoreMemory(16 * MB)
+    stores = [Store(tmp_path / str(number), OWNER, memory) for number in range(32)]
+    for turn in range(3):
         for store in stores:
-            puts = [(b"%d %d" % (turn, key), os.urandom(1000)) for key in range(500)]
+            puts = [(b"%d %d" % (turn, key), os.urandom(1000)) for key in range(250)]
             store.write([TableWrites("t", puts=puts)], None)
     read = sum(len(value) for store in stores for value in contents(store, "t").values())
-    assert read == 8 * 6 * 500 * 1000
+    assert read == 32 * 3 * 250 * 1000
     memtables = sum(property_of(store, "cur-size-all-mem-tables") for store in stores)
-    cache = property_of(stores[0], "block-cache-usage")
-    assert property_of(stores[0], "block-cache-capacity") == memory.limit
-    assert memtables <= 1.5 * memory.limit
-    assert cache <= 1.5 * memory.limit
+    # Memtables are charged to the cache, so its usage is all of it.
+    (used,) = {property_of(store, "block-cache-usage") for store in stores}
+    assert memtables < used <= 1.25 * memory.limit
     for store in stores:
         store.close()
+
+
+def test_a_store_that_holds_little_takes_little_memory(tmp_path: Path):
+    memory = StoreMemory(64 * MB)
+    store = Store(tmp_path / "s", OWNER, memory)
+    store.write([numbered(500)], b"p")
+    assert property_of(store, "cur-size-all-mem-tables") < MB // 4
+    store.close()

@@ -93,9 +93,13 @@ class Oracle:
 class WindowedAgainstBruteForce(RuleBasedStateMachine):
     """Any sequence of additions, checkpoints, aborts and restarts, beside a list of records."""
 
-    @initialize(spec=SPECS, aggregate=st.sampled_from([Count(), Sum(), Max(), Mean()]))
-    def begin(self, spec: WindowSpec, aggregate: Aggregate) -> None:
-        self.patch = mock.patch.object(windowed, "CACHED_KEYS", 3)
+    @initialize(
+        spec=SPECS,
+        aggregate=st.sampled_from([Count(), Sum(), Max(), Mean()]),
+        cached=st.sampled_from([0, 3, 1000]),
+    )
+    def begin(self, spec: WindowSpec, aggregate: Aggregate, cached: int) -> None:
+        self.patch = mock.patch.object(windowed, "CACHED_KEYS", cached)
         self.patch.start()
         self.oracle = Oracle(spec, aggregate)
         self.replica = ReplicatedStore()
@@ -375,6 +379,17 @@ def test_what_is_added_at_a_negative_time_is_found_after_a_restart(store: Store)
     again = opened(store, spec, Sum())
     assert again.windows() == state.windows()
     assert again.value("a", Window(-20, 10)) == 7
+
+
+def test_a_pane_keeps_its_other_keys_when_one_changes(store: Store):
+    state = opened(store, WindowSpec(10, 10), Count())
+    state.add("a", 1, 5)
+    state.add("b", 1, 5)
+    checkpoint(state, store)
+    state.add("a", 1, 5)
+    checkpoint(state, store)
+    assert state.value("b", Window(0, 10)) == 1
+    assert state.window_items(Window(0, 10)) == {"a": 2, "b": 1}
 
 
 def test_a_pane_that_is_only_partly_cached_is_read_whole(store: Store):

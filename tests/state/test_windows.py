@@ -56,6 +56,14 @@ def test_a_pane_is_over_when_its_last_window_ends(spec: WindowSpec, time: int):
 
 @QUICK
 @given(specs(), TIMES)
+def test_the_first_open_pane_is_the_least_that_is_not_over(spec: WindowSpec, watermark: int):
+    first = spec.first_open(watermark)
+    assert spec.pane_of(first) == first
+    assert spec.last_end(first) > watermark >= spec.last_end(first - spec.pane)
+
+
+@QUICK
+@given(specs(), TIMES)
 def test_the_next_end_is_the_least_beyond_a_time(spec: WindowSpec, time: int):
     assert spec.next_end(time) == min(w.end for w in every_window(spec) if w.end > time)
 
