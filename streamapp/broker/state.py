@@ -21,7 +21,7 @@ from .transactions import Transaction, Transactions
 log = logging.getLogger(__name__)
 
 #: The id of the only node there is.
-NODE_ID: Final = 0
+NODE_ID: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class BrokerConfig:
     min_session_timeout_ms: int = 100
     initial_rebalance_delay_ms: int = 0
     #: How often retention and compaction look at the logs.
-    cleanup_interval_seconds: float = 15.0
+    cleanup_interval_seconds: float = 5.0
     #: A producer that wrote nothing for so long is forgotten by its partitions.
     producer_expiration_ms: int = 86_400_000
     #: Make each acknowledged write survive a power cut too, not just a killed process.
