@@ -62,7 +62,7 @@ KEYS = st.recursive(TEXT | INT64, lambda inner: st.lists(inner).map(tuple), max_
         (Shape, st.builds(lambda n: {"sides": n}, INT64)),
         (Order, st.builds(Order, TEXT, INT64)),
     ],
-    ids=str,
+    ids=["json", "any", "str", "bytes", "int", "list", "struct", "dataclass", "dict", "record"],
 )
 @QUICK
 @given(data=st.data())
