@@ -5,6 +5,7 @@ which an application registers are there in time. Here it is given what click's 
 the arguments that were really passed.
 """
 
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -52,6 +53,10 @@ class FaustCommands(OwnCommands, _Group):
         return super().parse_args(ctx, args)
 
     def _maybe_import_app(self, argv: Sequence[str] = ()) -> None:
+        # As with `python -m`: autodiscovery imports `agents` and `tables` from where we are, also
+        # after -W, but Faust looks there only for the application itself.
+        if "" not in sys.path:
+            sys.path.insert(0, "")
         super()._maybe_import_app(self._asked)
 
 

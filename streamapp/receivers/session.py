@@ -22,9 +22,10 @@ Headers = list[tuple[str, bytes]]
 TRANSACTION_TIMEOUT = 10.0
 """Seconds after which the broker aborts for us: as long as a crash may hold up readers."""
 
-_OPEN_TIMEOUT = 30.0
-_COMMIT_TIMEOUT = 15.0
-_ABORT_TIMEOUT = 2.0
+OPEN_TIMEOUT = 30.0
+DELIVERY_TIMEOUT = TRANSACTION_TIMEOUT
+COMMIT_TIMEOUT = 15.0
+ABORT_TIMEOUT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class ProducerSession:
             TimeoutError: the transaction coordinator did not answer in time.
             aiokafka.errors.KafkaError: the broker failed.
         """
-        async with asyncio.timeout(_OPEN_TIMEOUT):
+        async with asyncio.timeout(OPEN_TIMEOUT):
             await self._producer.start()
 
     async def partitions(self, topic: str) -> int:
@@ -83,7 +84,7 @@ class ProducerSession:
             aiokafka.errors.KafkaError: the broker failed or refused.
             AssertionError: aiokafka's, where its producer is in a state that forbids the step.
         """
-        async with asyncio.timeout(TRANSACTION_TIMEOUT):
+        async with asyncio.timeout(DELIVERY_TIMEOUT):
             await self._producer.begin_transaction()
             self._in_transaction = True
             deliveries: list[asyncio.Future[object]] = []
@@ -95,7 +96,7 @@ class ProducerSession:
             if isinstance(result, BaseException):
                 raise result
         fault_point("receiver.before-commit")
-        async with asyncio.timeout(_COMMIT_TIMEOUT):
+        async with asyncio.timeout(COMMIT_TIMEOUT):
             await self._producer.commit_transaction()
         self._in_transaction = False
         fault_point("receiver.after-commit")
@@ -134,7 +135,7 @@ class ProducerSession:
         `stop()` would wait for a commit in flight, perhaps for ever.
         """
         with contextlib.suppress(KafkaError, TimeoutError, AssertionError, OSError):
-            async with asyncio.timeout(_ABORT_TIMEOUT):
+            async with asyncio.timeout(ABORT_TIMEOUT):
                 if self._in_transaction:
                     await self._producer.abort_transaction()
         self._in_transaction = False

@@ -13,9 +13,15 @@ from streamapp.cli import main, root
 from streamapp.cli.root import command_line
 
 APPLICATION = """
+import os
+
 import faust
 
-app = faust.App("shop", broker="kafka://localhost:1")
+app = faust.App(
+    "shop",
+    broker="kafka://localhost:1",
+    autodiscover=lambda: ["shelves"] if os.path.exists("shelves.py") else [],
+)
 
 @app.command()
 async def stocktake() -> None:
@@ -153,6 +159,13 @@ def test_an_application_elsewhere_is_found_with_workdir(shop: Path, tmp_path: Pa
     elsewhere.mkdir()
     taken = streamapp("-W", str(shop), "-A", "shop", "stocktake", cwd=elsewhere)
     assert (taken.returncode, taken.stdout) == (0, "stock taken\n"), taken.stderr
+
+
+@pytest.mark.parametrize("where", [[], ["-W", "."]])
+def test_what_an_application_discovers_is_found_where_it_runs(shop: Path, where: list[str]):
+    (shop / "shelves.py").write_text("from shop import app\n\napp.Table('stock')\n")
+    listed = streamapp(*where, "-A", "shop", "tables", cwd=shop)
+    assert "stock" in listed.stdout, listed.stderr
 
 
 def test_the_shipped_application_is_the_default(monkeypatch: pytest.MonkeyPatch):
