@@ -137,6 +137,7 @@ class Broker:
         while True:
             await asyncio.sleep(self.config.cleanup_interval_seconds)
             try:
+                self._state.mend()
                 await clean(self._state)
                 if self._storage is not None:
                     self._storage.tidy(self._state.snapshot())

@@ -22,7 +22,7 @@ from . import batches
 from .batches import Header
 from .decoding import records, without
 from .events import LogCleaned, LogTrimmed
-from .log import Entry, PartitionLog
+from .log import Aborted, Entry, PartitionLog
 from .state import State
 from .topics import Topic
 
@@ -113,7 +113,9 @@ class _Cleaner:
         self._entries = entries
         self._horizon = horizon
         self._latest: dict[bytes, int] = {}
-        self._aborted = each.aborted_in(each.start, until)
+        self._aborted: dict[int, list[Aborted]] = {}
+        for aborted in each.aborted_in(each.start, until):
+            self._aborted.setdefault(aborted.producer_id, []).append(aborted)
         self.until = until
         self.cleaned: list[tuple[Header, bytes]] = []
 
@@ -141,7 +143,7 @@ class _Cleaner:
         last_of: dict[int, int] = {}
         for entry in self._entries:
             header = batches.parse(self._log.read([entry]))
-            if header.producer_id >= 0 and not header.is_control:
+            if not header.is_control and self._log.producers.get(header.producer_id):
                 last_of[header.producer_id] = header.base_offset
         for entry in self._entries:
             data = self._log.read([entry])
@@ -189,8 +191,8 @@ class _Cleaner:
 
     def _is_aborted(self, header: Header) -> bool:
         return header.is_transactional and any(
-            each.producer_id == header.producer_id and each.first <= header.base_offset < each.last
-            for each in self._aborted
+            each.first <= header.base_offset < each.last
+            for each in self._aborted.get(header.producer_id, ())
         )
 
 

@@ -139,6 +139,8 @@ class TopicConfig:
         "compact",
         "delete",
         "delete_retention_ms",
+        "earliest_ms",
+        "latest_ms",
         "max_message_bytes",
         "min_compaction_lag_ms",
         "min_dirty_ratio",
@@ -159,6 +161,9 @@ class TopicConfig:
         self.compact = "compact" in policies
         self.delete = "delete" in policies
         self.stamp = value("message.timestamp.type") == "LogAppendTime"
+        #: How far a record's timestamp may lie in the past, and in the future (KIP-937).
+        self.earliest_ms = int(value("message.timestamp.before.max.ms"))
+        self.latest_ms = int(value("message.timestamp.after.max.ms"))
         self.max_message_bytes = int(value("max.message.bytes"))
         self.retention_ms = int(value("retention.ms"))
         self.retention_bytes = int(value("retention.bytes"))

@@ -34,8 +34,6 @@ class Faults:
         self._delay: dict[str, list[_Rule]] = {}
         self._drop: dict[str, list[_Rule]] = {}
         self._refuse: dict[tuple[str, int], list[_Rule]] = {}
-        #: Whether there is any rule about whole requests.
-        self.active = False
 
     def fail(
         self, api: str, error: ErrorCode | int, times: int = 1, client: str | None = None
@@ -70,9 +68,13 @@ class Faults:
         for rules in (self._fail, self._delay, self._drop):
             rules.clear()
         self._refuse.clear()
-        self.active = False
 
     # -- for the broker ------------------------------------------------------------------------
+
+    @property
+    def active(self) -> bool:
+        """Whether there may be a rule about whole requests."""
+        return any(map(any, (self._fail.values(), self._delay.values(), self._drop.values())))
 
     def take_fail(self, api: str, client: str) -> ErrorCode | None:
         """Use up a `fail` rule, if one matches."""
@@ -101,7 +103,6 @@ class Faults:
             raise ValueError(f"there is no API {api!r}; there are {', '.join(BY_NAME)}")
         _check_times(rule.times)
         rules.setdefault(api, []).append(rule)
-        self.active = True
 
 
 def _check_times(times: int) -> None:
@@ -111,7 +112,10 @@ def _check_times(times: int) -> None:
 
 def _take(rules: list[_Rule] | None, client: str) -> _Rule | None:
     for rule in rules or ():
-        if rule.times and rule.client in (None, client):
+        if rule.client in (None, client):
             rule.times -= 1
+            if not rule.times:
+                assert rules is not None
+                rules.remove(rule)
             return rule
     return None

@@ -236,7 +236,6 @@ class Groups:
             # A static member that is late keeps its place until its session ends.
             if member.instance_id is None:
                 self._drop(group, member)
-        group.promised.clear()
         here = [each for each in group.members.values() if each.joining is not None]
         if not group.members:
             self._become_empty(group)

@@ -191,7 +191,7 @@ class PartitionLog:
         self._enter(header, base, len(data), place)
         append_time = now if stamp else -1
         if header.producer_id >= 0:
-            self.producers.note(header, base, append_time)
+            self.producers.note(header, base, append_time, now)
             if header.is_transactional:
                 self.open.setdefault(header.producer_id, base)
         self._wake()
@@ -207,7 +207,7 @@ class PartitionLog:
         self._wake()
         return offset
 
-    def replay(self, data: bytes, place: Place) -> None:
+    def replay(self, data: bytes, place: Place, now: int) -> None:
         """Take up a batch that was read back from disk."""
         header = batches.parse(data)
         base = header.base_offset
@@ -215,16 +215,10 @@ class PartitionLog:
             self._enter(header, base, len(data), place)
         if header.is_control:
             commit = batches.is_commit(data)
-            self._ended(
-                header.producer_id,
-                header.producer_epoch,
-                base,
-                header.max_timestamp,
-                commit=commit,
-            )
+            self._ended(header.producer_id, header.producer_epoch, base, now, commit=commit)
         elif header.producer_id >= 0:
             stamp = bool(header.attributes & batches.LOG_APPEND_TIME)
-            self.producers.note(header, base, header.max_timestamp if stamp else -1)
+            self.producers.note(header, base, header.max_timestamp if stamp else -1, now)
             if header.is_transactional and header.record_count:
                 self.open.setdefault(header.producer_id, base)
 

@@ -78,23 +78,23 @@ class Producers:
             )
         return None
 
-    def note(self, header: Header, base_offset: int, time: int) -> None:
-        """Remember a data batch that was appended."""
+    def note(self, header: Header, base_offset: int, time: int, now: int) -> None:
+        """Remember a data batch; `time` is the append time to answer a duplicate with."""
         producer = self._by_id.get(header.producer_id)
         if producer is None or producer.epoch != header.producer_epoch:
-            producer = Producer(epoch=header.producer_epoch, last_seen=time)
+            producer = Producer(epoch=header.producer_epoch, last_seen=now)
             self._by_id[header.producer_id] = producer
-        producer.last_seen = time
+        producer.last_seen = now
         producer.last_sequence = header.last_sequence
         producer.batches.append((header.base_sequence, header.last_sequence, base_offset, time))
 
-    def note_marker(self, producer_id: int, epoch: int, time: int) -> None:
+    def note_marker(self, producer_id: int, epoch: int, now: int) -> None:
         """Remember a marker: one of a higher epoch fences, and sequences begin anew."""
         producer = self._by_id.get(producer_id)
         if producer is None or producer.epoch < epoch:
-            self._by_id[producer_id] = Producer(epoch=epoch, last_seen=time)
+            self._by_id[producer_id] = Producer(epoch=epoch, last_seen=now)
         else:
-            producer.last_seen = time
+            producer.last_seen = now
 
     def forget_before(self, time: int, keep: set[int]) -> None:
         """Forget who has not written since `time` (milliseconds), but for those in `keep`."""

@@ -27,6 +27,7 @@ Request = Any
 Answer = Mapping[str, Any]
 
 _HEADER = Struct(">hhih")
+_LENGTH = Struct(">h")
 _SIZE_CORRELATION = Struct(">ii")
 
 
@@ -229,6 +230,12 @@ def _default(each: Field[Any]) -> object:
     if type(None) in get_args(each.type):
         return None
     return _IMPLICIT.get(each.metadata.get("kafka_type", ""), 0)
+
+
+def pack_string(value: str) -> bytes:
+    """A string of a version that is not flexible."""
+    encoded = value.encode()
+    return _LENGTH.pack(len(encoded)) + encoded
 
 
 def milliseconds(duration: datetime.timedelta) -> int:

@@ -51,11 +51,17 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
         self._server.connections.discard(self)
+        self._server.pending -= len(self._received)
+        self._received = bytearray()
         if self._busy is not None:
             self._busy.cancel()
 
     def data_received(self, data: bytes) -> None:
         self._received += data
+        self._server.pending += len(data)
+        if self._server.pending > self._state.config.max_pending_bytes:
+            self._close("all connections together have sent too much that is unanswered")
+            return
         if self._busy is None and not self._blocked:
             self._proceed()
         elif len(self._received) > _READ_AHEAD:
@@ -101,6 +107,7 @@ class Connection(asyncio.Protocol):
             self._take(frame)
         if start:
             del received[:start]
+            self._server.pending -= start
         if not self._closed and self._busy is None and not self._blocked:
             self._transport.resume_reading()
 
@@ -196,6 +203,8 @@ class Server:
     def __init__(self, state: State) -> None:
         self.state = state
         self.connections: set[Connection] = set()
+        #: Bytes received on all connections that are not yet taken as requests.
+        self.pending = 0
         self._listening: asyncio.Server | None = None
 
     def admit(self, connection: Connection) -> bool:

@@ -35,6 +35,8 @@ class BrokerConfig:
     #: A larger request closes its connection.
     max_request_bytes: int = 104_857_600
     max_connections: int = 1_000
+    #: What all connections may have sent that is not yet a whole request.
+    max_pending_bytes: int = 512 << 20
     fetch_max_bytes: int = 57_671_680
     #: What all logs may hold together in memory; beyond it Produce gets POLICY_VIOLATION.
     max_log_bytes: int = 1 << 30
@@ -128,6 +130,7 @@ class State:
                 self.topics.created(event)
             case events.TopicDeleted():
                 self.topics.deleted(event)
+                self.transactions.topic_deleted(event.name)
                 self.offsets.topic_deleted(event.name)
             case events.PartitionsAdded():
                 self.topics.grown(event)
@@ -161,8 +164,7 @@ class State:
                 )
 
     def mend(self) -> None:
-        """After a replay, write the markers that a crash has kept from being written."""
-        self.transactions.skip_given()
+        """Write the markers that a crash or a full disk has kept from being written."""
         for each in self.topics.logs():
             for producer_id in list(each.open):
                 transaction = self.transactions.of_producer(producer_id)
@@ -171,7 +173,7 @@ class State:
                     epoch = 0 if transaction is None else transaction.epoch
                     offset = each.append_marker(producer_id, epoch, self.now(), commit=commit)
                     log.info(
-                        "%s:%d: wrote the %s marker of producer %d at %d, which a crash cut off",
+                        "%s:%d: wrote the %s marker of producer %d at %d, which was missing",
                         each.topic,
                         each.partition,
                         "commit" if commit else "abort",

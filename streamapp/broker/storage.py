@@ -57,6 +57,7 @@ class Storage:
             self._open_journal(state)
             self._open_logs(state)
             self._delete_strays(state)
+            state.transactions.skip_given()
             state.mend()
         except BaseException:
             self.close()
@@ -96,11 +97,12 @@ class Storage:
             )
 
     def _open_logs(self, state: State) -> None:
+        now = state.now()
         for each in state.topics.logs():
             store = each.store
             assert isinstance(store, FileStore)
             for data, place in store.recover():
-                each.replay(data, place)
+                each.replay(data, place, now)
             each.end = max(each.end, store.end, each.start)
             store.drop_before(each.start)
 

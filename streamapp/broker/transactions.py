@@ -227,6 +227,11 @@ class Transactions:
         transaction.epoch = event.epoch
         return transaction.producer_id, partitions
 
+    def topic_deleted(self, topic: str) -> None:
+        """A topic's partitions take part in nothing any more."""
+        for each in self:
+            each.partitions = {key for key in each.partitions if key[0] != topic}
+
     def snapshot(self) -> Iterator[ProducerIdsGiven | TransactionalIdSet | TransactionGrew]:
         """The events that lead to the transactions as they are."""
         yield ProducerIdsGiven(self._given_until)

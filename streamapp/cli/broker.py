@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from ipaddress import ip_address
@@ -76,6 +77,9 @@ def broker(
     click.echo("This is the embedded broker. It is not for production.", err=True)
     if not _is_loopback(host):
         click.echo(f"Anyone who can reach {host} can read and write everything.", err=True)
+    # Every segment of every partition is an open file.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     embedded = Broker(
         port,
         data,

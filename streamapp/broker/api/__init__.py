@@ -13,13 +13,13 @@ from typing import Final
 from ..errors import ErrorCode
 from ..protocol import Answer, Call, Request
 from ..state import State
-from . import admin, cluster, configs, groups, offsets, records, transactions
+from . import admin, cluster, configs, fetch, groups, logs, offsets, produce, transactions
 
 Response = Answer | bytes | None
 Handler = Callable[[State, Request, Call], Response | Awaitable[Response]]
 Refusal = Callable[[Request, ErrorCode], Answer]
 
-_MODULES = (admin, cluster, configs, groups, offsets, records, transactions)
+_MODULES = (admin, cluster, configs, fetch, groups, logs, offsets, produce, transactions)
 
 HANDLERS: Final[Mapping[str, Handler]] = {
     name: handler for module in _MODULES for name, handler in module.HANDLERS.items()
