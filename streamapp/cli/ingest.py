@@ -16,9 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from streamapp.errors import StreamappError
 from streamapp.receivers.file import BATCH_LINES, FileReceiver, Progress, Summary
 
 __all__ = ["ingest"]
+
+GRACE = 10.0
+"""Seconds after a signal within which what was read has to be committed."""
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -111,10 +115,26 @@ def file(
 
 
 async def _run(receiver: FileReceiver) -> Summary:
+    """Run until the end; a signal stops it well, a second one or `GRACE` seconds at once."""
     loop = asyncio.get_running_loop()
+    running = asyncio.ensure_future(receiver.run())
+
+    def interrupted() -> None:
+        if receiver.stopping:
+            running.cancel()
+        else:
+            receiver.stop()
+            loop.call_later(GRACE, running.cancel)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, receiver.stop)
-    return await receiver.run()
+        loop.add_signal_handler(number, interrupted)
+    try:
+        return await running
+    except asyncio.CancelledError:
+        raise StreamappError(
+            "stopped before the broker had confirmed what was read last: it is published, or will"
+            " be when this is started again; nothing is lost or repeated"
+        ) from None
 
 
 def _log_to_stderr() -> None:

@@ -142,6 +142,11 @@ class FileReceiver:
         """Ask `run` to return once what was read is committed."""
         self._stopping.set()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping.is_set()
+
     async def run(self) -> Summary:
         """Publish until the end of the file, or until `stop`, and tell what was done.
 
@@ -178,7 +183,7 @@ class FileReceiver:
     async def _publish(
         self, tail: FileTail, publisher: PositionedPublisher[FilePosition], summary: Summary
     ) -> None:
-        while not self._stopping.is_set():
+        while not self.stopping:
             piece = tail.read(self._most)
             if piece is None:
                 if tail.finished:

@@ -15,6 +15,8 @@ __all__ = ["TopicSpec", "dead_letters_of", "ensure_topics", "positions_of"]
 REPLICAS = 3
 """Copies of a new topic, or as many as there are brokers."""
 
+_TIMEOUT_MS = 15_000
+
 
 def positions_of(topic: str) -> str:
     """The compacted one-partition topic where the receivers of `topic` keep their positions."""
@@ -44,13 +46,12 @@ async def ensure_topics(bootstrap: str, *specs: TopicSpec) -> dict[str, Mapping[
         BrokerUnavailable: nothing answers at `bootstrap`.
         TopicError: a topic cannot be created, or is not compacted where it has to be.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=_TIMEOUT_MS)
     try:
-        await admin.start()
-    except (KafkaError, OSError) as error:
-        await admin.close()
-        raise BrokerUnavailable(bootstrap) from error
-    try:
+        try:
+            await admin.start()
+        except (KafkaError, OSError) as error:
+            raise BrokerUnavailable(bootstrap) from error
         await _create_missing(admin, specs)
         configs = {spec.name: await _configuration(admin, spec.name) for spec in specs}
     except (KafkaError, OSError) as error:

@@ -1,6 +1,9 @@
 """`streamapp ingest file`: options, messages and exit codes."""
 
+import asyncio
 import json
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,33 @@ def test_a_wrong_call_is_a_usage_error(log: Path, arguments: list[str], complain
     result = run("file", log, *arguments)
     assert result.exit_code == 2
     assert complaint in result.stderr
+
+
+async def test_a_second_signal_ends_it_at_once(log: Path):
+    connected = asyncio.Event()
+
+    async def never_answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await ended
+        writer.close()
+
+    server = await asyncio.start_server(never_answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "streamapp", "ingest", "file", str(log)),
+        *("--topic", "any", "--bootstrap", f"127.0.0.1:{port}"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    ended = asyncio.ensure_future(process.wait())
+    await connected.wait()
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    await ended
+    assert process.stderr is not None
+    errors = (await process.stderr.read()).decode()
+    assert (process.returncode, errors.count("\n")) == (1, 1), errors
+    assert "nothing is lost or repeated" in errors
+    server.close()
 
 
 def test_progress_in_a_log_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]):
