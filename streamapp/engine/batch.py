@@ -161,7 +161,8 @@ class Batch:
 
     def at_hand(self) -> None:
         """Make this the batch of the cursor, before its first record."""
-        self._cursor.clear()
+        self._cursor.times = self.event_times
+        self._cursor.index = -1
 
     # ------------------------------------------------------------------ decoding
 

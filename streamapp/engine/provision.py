@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import aiokafka.errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -17,10 +18,12 @@ from streamapp.engine.topic import Topic
 from streamapp.engine.topology import Topology
 from streamapp.errors import TopicError
 
-__all__ = ["Provisioned", "Wanted", "provision", "wanted_topics"]
+__all__ = ["Provisioned", "Wanted", "provision", "provision_late", "wanted_topics"]
 
 log = logging.getLogger(__name__)
 
+#: Seconds until a topic that was made has to be visible.
+_VISIBLE_WITHIN = 30.0
 _CHANGELOG = {
     "cleanup.policy": "compact",
     "min.cleanable.dirty.ratio": "0.3",
@@ -67,16 +70,11 @@ def wanted_topics(
     wanted: dict[str, Wanted] = {dead_letters: Wanted(dead_letters, None)}
     for topology in topologies:
         tasks = partitions[topology.sources[0].name]
-        outputs: list[Any] = [sink for agent in topology.agents for sink in agent.sinks]
         for table in topology.tables:
             changelog = topology.changelog(table.name)
             wanted[changelog] = Wanted(changelog, tasks, dict(_CHANGELOG))
-            for name in ("final_topic", "updates_topic", "late_topic"):
-                topic = getattr(table, name, None)
-                if topic is not None:
-                    outputs.append(topic)
-        for topic in outputs:
-            wanted.setdefault(topic.name, _of_topic(topic))
+        for name, topic in topology.outputs.items():
+            wanted.setdefault(name, _of_topic(topic))
         for key_by in topology.key_bys:
             wanted.setdefault(key_by.name, _of_topic(key_by))
         wanted[topology.checkpoint_topic] = Wanted(topology.checkpoint_topic, tasks, dict(_MARKERS))
@@ -108,7 +106,22 @@ async def provision(
         _check_co_partitioned(topology, partitions, bootstrap)
     wanted = wanted_topics(topologies, partitions, dead_letters, settings)
     partitions |= await _ensure(admin, wanted, default_partitions, settings, bootstrap)
-    return Provisioned(partitions, await _limits(admin, partitions, settings))
+    return Provisioned(partitions, await _limits(admin, partitions))
+
+
+async def provision_late(
+    admin: AIOKafkaAdminClient,
+    names: Iterable[str],
+    known: Provisioned,
+    default_partitions: int,
+    settings: EngineSettings,
+    bootstrap: str,
+) -> None:
+    """Make topics that nobody declared and an agent sends to all the same; add them to the known."""
+    wanted = {name: Wanted(name) for name in names}
+    found = await _ensure(admin, wanted, default_partitions, settings, bootstrap)
+    known.limits.update(await _limits(admin, found))
+    known.partitions.update(found)
 
 
 async def _ensure(
@@ -122,7 +135,7 @@ async def _ensure(
     missing = [topic for name, topic in wanted.items() if name not in existing]
     if missing:
         await _create(admin, missing, default_partitions, settings)
-        existing = await _partition_counts(admin, wanted)
+        existing = await _visible(admin, wanted)
     for name, topic in wanted.items():
         found = existing.get(name)
         if found is None:
@@ -147,12 +160,24 @@ def _mismatch(name: str, found: int, wanted: int, bootstrap: str) -> str:
     )
 
 
+async def _visible(admin: AIOKafkaAdminClient, names: Mapping[str, object]) -> dict[str, int]:
+    """Wait until topics that were just made can be used: metadata reaches brokers a little later."""
+    deadline = time.monotonic() + _VISIBLE_WITHIN
+    while True:
+        found = await _partition_counts(admin, names)
+        if found.keys() == names.keys() or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(0.05)
+
+
 async def _partition_counts(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
     described = await admin.describe_topics(list(names))
     return {
         topic["topic"]: len(topic["partitions"])
         for topic in described
-        if topic["error_code"] == 0 and topic["partitions"]
+        if topic["error_code"] == 0
+        and topic["partitions"]
+        and all(partition["leader"] >= 0 for partition in topic["partitions"])
     }
 
 
@@ -168,6 +193,8 @@ async def _create(
                 topic.name,
                 topic.partitions or default_partitions,
                 topic.replicas or settings.replication,
+                # aiokafka takes the broker's default of -1 only beside an assignment, an empty one too.
+                replica_assignments={} if (topic.replicas or settings.replication) == -1 else None,
                 topic_configs=topic.config,
             )
             for topic in topics
@@ -201,9 +228,7 @@ def _check_co_partitioned(
         )
 
 
-async def _limits(
-    admin: AIOKafkaAdminClient, partitions: Iterable[str], settings: EngineSettings
-) -> dict[str, int]:
+async def _limits(admin: AIOKafkaAdminClient, partitions: Iterable[str]) -> dict[str, int]:
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in partitions]
     limits: dict[str, int] = {}
     for response in await admin.describe_configs(resources):

@@ -61,7 +61,7 @@ class TaskWindows(WindowedState):
     def add_batch(self, keys: Any) -> None:
         """Count the keys of the batch at hand, and remember the records that came too late."""
         times = self._cursor.times
-        if not times:
+        if not times and (keys := list(keys)):
             self.now()
         if self.add_each(keys, times) and self._open_from is not None:
             pane, open_from = self._pane, self._open_from
