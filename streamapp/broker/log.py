@@ -279,6 +279,10 @@ class PartitionLog:
         size = sum(entry.size for entry in self.entries)
         self._count(size - self.bytes, len(self.entries) - before)
         self.clean_until = until
+        # An aborted transaction whose marker is gone must not be listed: readers would wait for
+        # the marker, and drop what the producer has committed since.
+        markers = {header.base_offset for header, _ in cleaned if header.is_control}
+        self.aborted = [each for each in self.aborted if each.last >= until or each.last in markers]
 
     def retire(self) -> None:
         """The topic is deleted: wake whoever waits, remove the bytes."""
