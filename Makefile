@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test unit lint types bench kafka kafka-stop lock clean
+.PHONY: help demo test test-slow unit lint types bench kafka kafka-stop lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,10 +19,13 @@ demo: $(READY)  ## run the main job: a log through Kafka's protocol into windowe
 	$(BIN)/streamapp demo
 
 test: $(READY)  ## run the tests, on the embedded broker and, with Java and Maven, on Apache Kafka
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(READY)  ## run the longer fault tests
+	$(BIN)/python -m pytest -q -m slow
 
 unit: $(READY)  ## run the tests that need no broker
-	$(BIN)/python -m pytest -x -q -m "not broker"
+	$(BIN)/python -m pytest -x -q -m "not broker and not slow"
 
 lint: $(READY)  ## check style
 	$(BIN)/ruff check .
