@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streamapp.receivers.errors import PositionError
 
-__all__ = ["COMPACTED", "Committed", "read_committed"]
+__all__ = ["COMPACTED", "Committed", "end_of", "read_committed"]
 
 VERSION: Final = 1
 
@@ -91,6 +91,18 @@ async def read_committed(bootstrap: str, topic: str, name: str, *, fenced: bool)
     finally:
         await consumer.stop()
     return Committed() if value is None else _decode(value, topic, name)
+
+
+async def end_of(bootstrap: str, topic: str, partitions: int) -> int:
+    """The offsets at which the partitions of `topic` end, added up; they never go back."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    try:
+        async with asyncio.timeout(_READ_TIMEOUT):
+            await consumer.start()
+            ends = await consumer.end_offsets([TopicPartition(topic, p) for p in range(partitions)])
+    finally:
+        await consumer.stop()
+    return sum(ends.values())
 
 
 def _decode(value: bytes, topic: str, name: str) -> Committed:

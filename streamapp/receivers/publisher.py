@@ -30,7 +30,7 @@ from aiokafka.partitioner import murmur2
 from streamapp.faults import fault_point
 from streamapp.receivers.clock import Clock
 from streamapp.receivers.errors import BrokerUnavailable, PositionError, PublishError, TakenOver
-from streamapp.receivers.positions import COMPACTED, Committed, read_committed
+from streamapp.receivers.positions import COMPACTED, Committed, end_of, read_committed
 from streamapp.receivers.session import Headers, Outgoing, ProducerSession
 from streamapp.receivers.topics import TopicSpec, dead_letters_of, ensure_topics, positions_of
 
@@ -317,10 +317,22 @@ class PositionedPublisher(Generic[Position]):
         await session.start()
         fault_point("receiver.fenced")
         found = await read_committed(self._bootstrap, positions, self.name, fenced=True)
+        self._partitions = await session.partitions(self.topic)
         if after is not None:
             self._check_owner(found, after)
-        self._partitions = await session.partitions(self.topic)
+        elif found.published:
+            await self._check_topic(found)
         return found
+
+    async def _check_topic(self, found: Committed) -> None:
+        end = await end_of(self._bootstrap, self.topic, self._partitions)
+        if end < found.published:
+            raise PositionError(
+                f"topic {self.topic!r} was deleted and made anew: receiver {self.name!r} has"
+                f" published {found.published:,} records to it, and its offsets end at {end:,}."
+                " To publish everything again, choose a new name (--name) or delete topic"
+                f" {positions_of(self.topic)!r}"
+            )
 
     def _check_owner(self, found: Committed, after: Committed) -> None:
         if not (found.is_same(self._committed) or found.is_same(after)):

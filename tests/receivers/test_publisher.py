@@ -1,5 +1,7 @@
 """Records and the position of their source, in one transaction, whatever fails."""
 
+import asyncio
+
 import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -11,6 +13,7 @@ from streamapp.receivers.errors import BrokerUnavailable, PositionError, Publish
 from streamapp.receivers.publisher import DeadLetter, PositionedPublisher
 from streamapp.receivers.topics import dead_letters_of, positions_of
 from tests.brokers import BrokerUnderTest
+from tests.polling import eventually
 from tests.receivers.clock import ManualClock
 from tests.receivers.topics import read_topic, values
 
@@ -260,6 +263,40 @@ async def test_positions_that_would_expire_are_refused(kafka: BrokerUnderTest, t
     await kafka.create_topic(positions_of(topic), cleanup_policy="delete")
     with pytest.raises(TopicError, match="kafka-configs"):
         await publisher(kafka, topic).__aenter__()
+
+
+async def test_a_topic_that_was_made_anew_is_noticed(kafka: BrokerUnderTest):
+    topic = await kafka.create_topic("short-lived")
+    async with publisher(kafka, topic) as first:
+        await first.publish(numbered(0, 5), Place(5))
+    await kafka.delete_topics()
+
+    async def gone() -> bool:
+        return await read_topic(kafka.bootstrap, topic) == {}
+
+    await eventually(gone)
+    with pytest.raises(PositionError, match=r"deleted and made anew.*published 5 records"):
+        await publisher(kafka, topic).__aenter__()
+
+
+async def test_cancelled_in_a_transaction_it_leaves_nothing_behind(
+    kafka: BrokerUnderTest, topic: str
+):
+    async def publish() -> None:
+        async with publisher(kafka, topic) as first:
+            await first.publish(numbered(0, 2), Place(2))
+            await first.publish(numbered(2, 4), Place(4))
+
+    before = asyncio.all_tasks()
+    publishing = asyncio.create_task(publish())
+    with (
+        inject("receiver.before-delivery", publishing.cancel, nth=3),
+        pytest.raises(asyncio.CancelledError),
+    ):
+        await publishing
+    assert asyncio.all_tasks() == before
+    # Nobody has fenced it, so an open transaction would hold up this reader.
+    assert await values(kafka.bootstrap, topic) == {0: [b"0"], 1: [b"1"]}
 
 
 async def test_a_topic_that_is_there_keeps_its_partitions(kafka: BrokerUnderTest):
