@@ -119,7 +119,7 @@ class KafkaServer:
                 command = [*java, *tool, "-c", str(properties)]
                 if subprocess.run(command, stdout=log, stderr=log).returncode != 0:
                     properties.unlink()
-                    raise KafkaUnavailable(f"formatting Kafka's storage failed; see {self.log}")
+                    raise KafkaUnavailable(self._with_log("formatting Kafka's storage failed"))
             # In a session of its own, a Ctrl-C reaches the tests first and they stop it in order.
             with (self.directory / "pid").open("w") as pid:
                 fcntl.flock(pid, fcntl.LOCK_EX)
@@ -138,10 +138,10 @@ class KafkaServer:
         deadline = time.monotonic() + timeout
         while not answers(self.bootstrap, brokers=brokers):
             if self.pid is None:
-                raise KafkaUnavailable(f"Kafka stopped while starting; see {self.log}")
+                raise KafkaUnavailable(self._with_log("Kafka stopped while starting"))
             if time.monotonic() > deadline:
                 self.kill()
-                raise KafkaUnavailable(f"Kafka did not answer in {timeout:g} s; see {self.log}")
+                raise KafkaUnavailable(self._with_log(f"Kafka did not answer in {timeout:g} s"))
 
     def stop(self, timeout: float = 20.0) -> None:
         """Shut down in order; after `timeout` seconds, kill. Nothing happens if not running."""
@@ -187,6 +187,11 @@ class KafkaServer:
         self._process.wait()
         self._process = None
         (self.directory / "pid").unlink(missing_ok=True)
+
+    def _with_log(self, message: str) -> str:
+        """The message, and what the server said last; its log may be gone when this is read."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return f"{message}; its log {self.log} ends: {lines[-1] if lines else '(empty)'}"
 
     def _properties(self) -> str:
         voters = self.voters.split(",")
@@ -336,5 +341,7 @@ def free_port() -> int:
 
 
 def new_cluster_id() -> str:
-    """A cluster id as Kafka writes it: 16 random bytes in URL-safe base64."""
-    return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    """A cluster id as Kafka writes it: 16 bytes in URL-safe base64, not an option's dash first."""
+    while (name := urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return name
