@@ -28,7 +28,7 @@ class BatchAgent:
     Attributes:
         within: seconds after its first record at which a batch is processed.
         max_records: records at which it is processed at once.
-        uses: the tables and `key_by`s that it works with.
+        uses: the tables, `key_by`s and topics that it works with.
     """
 
     name: str

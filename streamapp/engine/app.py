@@ -125,7 +125,7 @@ class App(faust.App):
             within: seconds after its first record at which a batch is processed.
             max_records: records at which it is processed at once.
             sink: where what the agent yields goes.
-            uses: tables and `key_by`s that the function does not name in its own body.
+            uses: tables, `key_by`s and topics that the function does not name in its own body.
 
         Raises:
             ConfigurationError: the name is taken, or an option makes no sense.
@@ -147,7 +147,7 @@ class App(faust.App):
                 within,
                 max_records,
                 sinks,
-                frozenset({*uses, *named_in(function, (Table, KeyBy))}),
+                frozenset({*uses, *named_in(function, (Table, Topic))}),
             )
             self.batch_agents[agent_name] = agent
             venusian.attach(function, lambda scanner, found, item: None, category=SCAN_AGENT)

@@ -14,7 +14,7 @@ from mode import Service
 
 from streamapp.engine.group import Group
 from streamapp.engine.identity import Identity
-from streamapp.engine.provision import provision
+from streamapp.engine.provision import Provisioned, provision, provision_late
 from streamapp.engine.task import Surroundings
 from streamapp.errors import StreamappError
 from streamapp.state.store import StoreMemory
@@ -45,6 +45,7 @@ class Engine(Service):
         #: Set when `once` has nothing left to do.
         self.finished = asyncio.Event()
         self._identity: Identity | None = None
+        self._provisioned: Provisioned | None = None
         self._watch: asyncio.Task[None] | None = None
 
     async def on_start(self) -> None:
@@ -72,6 +73,7 @@ class Engine(Service):
             worker=self._identity.name,
             dead_letter_topic=app.dead_letter_topic,
         )
+        self._provisioned = provisioned
         memory = StoreMemory(settings.store_memory)
         opening = asyncio.Semaphore(settings.opening)
         self.groups = [
@@ -85,6 +87,7 @@ class Engine(Service):
                 opening,
                 self._identity.name if self._identity.named else None,
                 self._failed,
+                self.make_topics,
                 self.once,
             )
             for topology in topologies
@@ -109,6 +112,23 @@ class Engine(Service):
         if self._identity is not None:
             self._identity.release()
             self._identity = None
+
+    async def make_topics(self, names: set[str]) -> None:
+        """Make topics that nobody declared."""
+        assert self._provisioned is not None
+        options = self.app.kafka_options()
+        admin = await self._connected_admin(options)
+        try:
+            await provision_late(
+                admin,
+                names,
+                self._provisioned,
+                self.app.conf.topic_partitions,
+                self.app.engine_settings,
+                options["bootstrap_servers"],
+            )
+        finally:
+            await admin.close()
 
     def _failed(self, error: BaseException) -> None:
         """No retry mends this: stop the worker, and say why."""
@@ -151,7 +171,10 @@ class Engine(Service):
         nothing has moved between two looks.
         """
         consumer = AIOKafkaConsumer(
-            **options, isolation_level="read_committed", enable_auto_commit=False
+            **options,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
         )
         await consumer.start()
         try:
@@ -167,21 +190,23 @@ class Engine(Service):
         self.finished.set()
 
     async def _state_of_sources(self, consumer: AIOKafkaConsumer) -> tuple[Any, ...] | None:
-        """Return a fingerprint of ends and checkpoints, or `None` while something is left to do."""
+        """Return a fingerprint of ends and checkpoints, or `None` while something is left to do.
+
+        What other workers have is waited for too: they finish it, or their tasks come here.
+        """
         fingerprint: list[Any] = []
         for group in self.groups:
-            tasks = {
-                partition
+            runners = dict(group.runners)
+            sources = [
+                TopicPartition(source.name, partition)
                 for source in group.topology.sources
                 for partition in range(group.surroundings.partitions[source.name])
-            }
-            runners = dict(group.runners)
-            # Another worker may have the rest of the tasks: it is only asked for its own here.
-            if not runners or not tasks & runners.keys():
-                return None
-            targets = [tp for runner in runners.values() for tp in runner.sources]
+            ]
             try:
-                ends: dict[TopicPartition, int] = await consumer.end_offsets(targets)
+                ends: dict[TopicPartition, int] = await consumer.end_offsets(sources)
+                elsewhere = [tp for tp in sources if tp.partition not in runners]
+                if not await self._all_committed(consumer, group, elsewhere, ends):
+                    return None
             except KafkaError:
                 return None
             for runner in runners.values():
@@ -191,10 +216,34 @@ class Engine(Service):
                     position = runner.position(tp.topic)
                     if position is None or position < ends[tp]:
                         return None
-                fingerprint.append(
-                    (runner.name, runner.checkpoints, tuple(ends[tp] for tp in runner.sources))
-                )
+                fingerprint.append((runner.name, runner.checkpoints))
+            fingerprint.append(tuple(ends.items()))
         return tuple(fingerprint)
+
+    @staticmethod
+    async def _all_committed(
+        consumer: AIOKafkaConsumer,
+        group: Group,
+        partitions: list[TopicPartition],
+        ends: dict[TopicPartition, int],
+    ) -> bool:
+        """Whether the group has committed all records of some partitions, control records aside."""
+        if group.consumer is None:
+            return False
+        behind: dict[TopicPartition, int] = {}
+        for tp in partitions:
+            committed = await group.consumer.committed(tp) or 0
+            if committed < ends[tp]:
+                behind[tp] = committed
+        if not behind:
+            return True
+        consumer.assign(list(behind))
+        for tp, offset in behind.items():
+            consumer.seek(tp, offset)
+        while any([await consumer.position(tp) < ends[tp] for tp in behind]):
+            if await consumer.getmany(*behind, timeout_ms=100):
+                return False
+        return True
 
 
 def no_broker(bootstrap: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from aiokafka.errors import (
 
 from streamapp.engine import seams
 from streamapp.engine.assignor import TaskAssignor
+from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.producer import OutputProducer
 from streamapp.engine.runner import TaskRunner
 from streamapp.engine.settings import EngineSettings
@@ -47,6 +48,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         instance: the worker's name when it was given one: it is a static member then (KIP-345).
         opening: bounds how many tasks open at once, over all topologies.
         failed: called with an error that no retry mends.
+        make_topics: makes topics that an agent sends to and nobody declared.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         opening: asyncio.Semaphore,
         instance: str | None,
         failed: Callable[[BaseException], None],
+        make_topics: Callable[[set[str]], Awaitable[None]],
         once: bool = False,
     ) -> None:
         self.topology = topology
@@ -76,6 +79,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         self._assigned: set[int] = set()
         self._instance = instance
         self._failed = failed
+        self.make_topics = make_topics
         self._generation = -1
         self._confirming: asyncio.Task[bool] | None = None
         self._awake = asyncio.Event()
@@ -104,9 +108,10 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             partition_assignment_strategy=(TaskAssignor(self._stores),),
         )
         await self.consumer.start()
+        whole_batches = WholeBatches(self.consumer)
         self.consumer.subscribe([source.name for source in self.topology.sources], listener=self)
         self._loop_task = asyncio.get_running_loop().create_task(
-            self._fetch(self.consumer), name=f"fetch {self.topology.name}"
+            self._fetch(self.consumer, whole_batches), name=f"fetch {self.topology.name}"
         )
         self._loop_task.add_done_callback(self.runner_done)
 
@@ -233,7 +238,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         """A task has room again."""
         self._awake.set()
 
-    async def _fetch(self, consumer: AIOKafkaConsumer) -> None:
+    async def _fetch(self, consumer: AIOKafkaConsumer, whole_batches: WholeBatches) -> None:
         while True:
             self._awake.clear()
             ready = {
@@ -263,7 +268,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
                     position = await consumer.position(tp)
                 except (IllegalStateError, KafkaError):
                     continue
-                runner.feed(tp.topic, fetched.get(tp, ()), position)
+                runner.feed(tp.topic, whole_batches.records(fetched.get(tp, ())), position)
 
     async def _wait(self) -> None:
         try:

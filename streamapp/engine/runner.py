@@ -338,6 +338,11 @@ class TaskRunner:
         if checkpoint is None:
             return
         fault_point("checkpoint.processed")
+        unknown = {
+            record.topic for record in checkpoint.outputs
+        } - self._group.surroundings.partitions.keys()
+        if unknown:
+            await self._group.make_topics(unknown)
         if guarantee is Guarantee.AT_LEAST_ONCE:
             await self._group.output.send(checkpoint.outputs, keyless=checkpoint.marker.sequence)
             checkpoint.outputs = []

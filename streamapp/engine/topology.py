@@ -63,6 +63,22 @@ class Topology:
         return tuple({agent.topic.name: agent.topic for agent in self.agents}.values())
 
     @property
+    def outputs(self) -> dict[str, Topic]:
+        """The topics that it sends to, as far as its declaration tells; no `key_by`."""
+        found: list[Any] = [sink for agent in self.agents for sink in agent.sinks]
+        found += [used for agent in self.agents for used in agent.uses if isinstance(used, Topic)]
+        for table in self.tables:
+            found += [
+                getattr(table, name, None)
+                for name in ("final_topic", "updates_topic", "late_topic")
+            ]
+        return {
+            topic.name: topic
+            for topic in found
+            if topic is not None and not isinstance(topic, KeyBy)
+        }
+
+    @property
     def windowed(self) -> bool:
         """Whether event time matters to it: a table has windows, or what it sends carries time."""
         return bool(self.key_bys) or any(hasattr(table, "spec") for table in self.tables)
