@@ -1,0 +1,116 @@
+"""`streamapp demo`: a log through Kafka's protocol into windowed counts, before one's eyes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+
+__all__ = ["demo"]
+
+_FOLDERS = Path(".streamapp")
+
+_EPILOG = """\b
+Examples:
+    streamapp demo
+    streamapp demo --logs /var/log/apache2/error.log --until-done
+    streamapp demo --for 20 --json | jq .errors
+"""
+
+
+@click.command("demo", epilog=_EPILOG, short_help="Run the main job: a log into windowed counts.")
+@click.option(
+    "--logs",
+    "log",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False, readable=True),
+    help="An Apache error log.  [default: a sample, generated once]",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0),
+    help="Lines a second, 0 for as many as go.  [default: 200 of the sample, all of a log]",
+)
+@click.option(
+    "--for",
+    "seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="End so long after the view has started.",
+)
+@click.option(
+    "--until-done",
+    is_flag=True,
+    help="End when all of the log is counted (without a terminal and --for: always).",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print what was found as one JSON object; times are milliseconds since the epoch.",
+)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where it keeps everything.  [default: .streamapp/demo, with --logs .streamapp/demo-NAME]",
+)
+@click.option("--fresh", is_flag=True, help="Begin anew: remove what an earlier demo has left.")
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), hidden=True)
+def demo(
+    log: Path | None,
+    rate: float | None,
+    seconds: float | None,
+    until_done: bool,
+    as_json: bool,
+    folder: Path | None,
+    fresh: bool,
+    svg: Path | None,
+) -> None:
+    """Run the main job: the errors of a log, counted in windows of 30 seconds, every 10.
+
+    It starts the embedded broker, publishes the log line by line, runs `faust -A streamapp worker`
+    as a process of its own, and shows what the worker commits. Started again, it goes on where it
+    was, also after kill -9 of everything. Ctrl-C ends it.
+    """
+    console = Console(stderr=True)
+    console.print("[bold]streamapp demo[/]: errors of a log, counted in windows, exactly once")
+    try:
+        from streamapp.demo.folder import Folder
+        from streamapp.demo.run import Demo, Options
+    except ImportError as error:
+        raise click.ClickException(str(error)) from None
+
+    place = Folder(folder or (_FOLDERS / ("demo" if log is None else f"demo-{log.name}")))
+    if fresh:
+        place.clear()
+    _log_to(place.demo_log)
+    options = Options(
+        folder=place,
+        log=log,
+        rate=rate,
+        seconds=seconds,
+        until_done=until_done or (seconds is None and not console.is_terminal),
+        svg=svg,
+    )
+
+    async def run() -> bytes:
+        return msgspec.json.encode(await Demo(options, console).run())
+
+    summary = asyncio.run(run())
+    if as_json:
+        click.echo(summary.decode())
+
+
+def _log_to(path: Path) -> None:
+    """Keep log lines away from the view; what matters of them ends as a message anyway."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        filename=path,
+        filemode="w",
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
