@@ -175,7 +175,7 @@ def _writer(
 ) -> tuple[Callable[[Answer], Any], Callable[[BytesIO, Any], None], bool]:
     response = load_response_schema(key, version)
     flexible_header = response.__header_schema__.__version__ == 1
-    return _builder(response), entity_writer(response), flexible_header
+    return builder(response), entity_writer(response), flexible_header
 
 
 _IMPLICIT: Final[Mapping[str, object]] = {
@@ -190,7 +190,7 @@ _IMPLICIT: Final[Mapping[str, object]] = {
 }
 
 
-def _builder(entity: type) -> Callable[[Answer], Any]:
+def builder(entity: type) -> Callable[[Answer], Any]:
     """A function that makes an instance of a kio class from a mapping."""
     plain: list[tuple[str, object]] = []
     nested: list[tuple[str, Callable[[Answer], Any], object]] = []
@@ -199,7 +199,7 @@ def _builder(entity: type) -> Callable[[Answer], Any]:
         if inner is None:
             plain.append((each.name, _default(each)))
         else:
-            nested.append((each.name, _builder(inner), _default(each)))
+            nested.append((each.name, builder(inner), _default(each)))
 
     def build(answer: Answer) -> Any:
         values = {name: answer.get(name, default) for name, default in plain}

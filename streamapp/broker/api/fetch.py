@@ -128,6 +128,8 @@ class _FetchWait:
     async def answer(self, seconds: float) -> bytes:
         for log in self._offsets:
             log.watchers.add(self._poke)
+            # Something may have come since the answer that was not enough.
+            self._poke(log)
         timer = asyncio.get_running_loop().call_later(seconds, self._finish)
         try:
             await self._enough

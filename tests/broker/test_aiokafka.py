@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import ProducerFenced
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from streamapp.broker import Broker
+from tests.broker.wire import Client, create_topic
 
 pytestmark = pytest.mark.broker
 
 WORDS = TopicPartition("words", 0)
 
 
-@pytest.fixture
-async def broker() -> AsyncIterator[Broker]:
-    async with Broker() as broker:
-        admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
-        await admin.start()
-        await admin.create_topics([NewTopic("words", 1, 1)])
-        await admin.close()
-        yield broker
+@pytest.fixture(autouse=True)
+async def words(client: Client) -> None:
+    await create_topic(client, "words")
 
 
 async def test_a_group_reads_what_was_committed_and_nothing_else(broker: Broker) -> None:
