@@ -113,6 +113,8 @@ class Task:
         self._world = surroundings
         self._cursor = Cursor()
         self._outbox = Outbox(surroundings.limits, settings.max_record_bytes)
+        #: The live sides of its tables, by name.
+        self.tables: dict[str, PlainState | TaskWindows] = {}
         self._plain: list[PlainState] = []
         self._windowed: list[tuple[WindowedTable, TaskWindows]] = []
         self._combiners: list[Combiner] = []
@@ -141,6 +143,7 @@ class Task:
         for table in self.topology.tables:
             state = table.open(self.store, self._cursor)
             table.bind(state)
+            self.tables[table.name] = state
             if isinstance(table, WindowedTable):
                 self._windowed.append((table, state))
             else:

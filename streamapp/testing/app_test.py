@@ -1,0 +1,473 @@
+"""The harness: an application's batch agents and tables, on a log in memory and a clock of the test's.
+
+What runs is the engine's own `Task`, on real stores in a temporary directory; only Kafka and the
+clock are replaced. So what a test sees (what is committed together, what an exception takes back,
+when a window closes, what a restart finds) is what a worker does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from contextvars import Token, copy_context
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from streamapp.engine.agent import BatchAgent
+from streamapp.engine.key_by import KeyBy, is_mark
+from streamapp.engine.marker import MARKER_KEY, LedgerEntry, Marker, encode
+from streamapp.engine.outbox import Outgoing
+from streamapp.engine.settings import Guarantee
+from streamapp.engine.task import Checkpoint, Slice, Surroundings, Task
+from streamapp.engine.topic import Topic
+from streamapp.engine.topology import Topology, build_topologies
+from streamapp.errors import ConfigurationError, StreamappError, TableError
+from streamapp.state.store import Store, StoreMemory
+from streamapp.state.table import Table, WindowedTable
+from streamapp.state.time import to_milliseconds
+from streamapp.state.windowed import parse_pane_key
+from streamapp.state.windows import milliseconds
+from streamapp.testing.log import Log, LoggedRecord
+from streamapp.testing.records import DeadLetter, Sent, dead_letter, sent
+from streamapp.testing.restoring import latest_marker, restore
+from streamapp.testing.views import PlainView, WindowedView, merged, view_of
+
+if TYPE_CHECKING:
+    from streamapp.engine.app import App
+
+__all__ = ["AppTest"]
+
+#: Where the clock of a test begins unless told otherwise.
+_BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+_STORE_MEMORY = 16 << 20
+#: More checkpoints than this without coming to rest: the agents feed each other for ever.
+_RESTLESS = 100_000
+#: The clock moves in steps, so that what happens between two of them happens in its order.
+_STEP_MS = 1_000
+_STEPS = 1_000
+
+Moment = Literal["before-commit", "after-commit"]
+
+
+class AppTest:
+    """Runs the batch agents of an application without a broker: `async with app.test() as t`.
+
+    Records go in with `send`, which returns when everything that follows from them is committed.
+    Inside the block the application's tables can be read in the test itself: `table["key"]`,
+    `table.items()`, `windowed.value(key, at=time)`.
+
+    Topics have the partitions that they are declared with, or the application's
+    `topic_partitions`, and every partition has its task: records that should meet and were not
+    sent to one owner do not meet here either.
+
+    Arguments:
+        agents: only the topologies of these agents run; without it, all that are declared.
+        partitions: of every topic, whatever is declared.
+        processing_guarantee: in place of the application's.
+        now: where the clock begins: milliseconds (int), seconds (float), datetime or ISO 8601.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        agents: Iterable[BatchAgent] | None = None,
+        partitions: int | None = None,
+        processing_guarantee: str | Guarantee | None = None,
+        now: int | float | str | datetime = _BEGIN,
+    ) -> None:
+        self.app = app
+        self._now = to_milliseconds(now)
+        settings = app.engine_settings
+        if processing_guarantee is not None:
+            settings = dataclasses.replace(settings, guarantee=Guarantee(processing_guarantee))
+        self._settings = settings
+        self._partitions = partitions
+        self.topologies = self._chosen(agents)
+        self._topics = self._declared()
+        self._log = Log(partitions or app.conf.topic_partitions)
+        self._provision()
+        self._world = Surroundings(
+            clock=lambda: self._now,
+            partitions=self._log.partitions,
+            limits={},
+            worker="test",
+            dead_letter_topic=app.dead_letter_topic,
+        )
+        self._outputs: list[LoggedRecord] = []
+        self._tasks: dict[str, list[Task]] = {}
+        self._holding = 0
+        self._cut: int | None = None
+        self._crash: Moment | None = None
+        self._round_robin = 0
+        self._bound: list[tuple[Any, Token[Any]]] = []
+        #: The ledger: one entry a checkpoint, in the order of commits.
+        self.ledger: list[LedgerEntry] = []
+
+    def _chosen(self, agents: Iterable[BatchAgent] | None) -> list[Topology]:
+        declared = self.app.batch_agents.values()
+        if not declared:
+            raise ConfigurationError(
+                f"the application {self.app.conf.id} has no batch agents: import the modules that declare them"
+            )
+        topologies = build_topologies(self.app.conf.id, declared)
+        if agents is None:
+            return topologies
+        wanted = set(agents)
+        return [t for t in topologies if any(agent in wanted for agent in t.agents)]
+
+    def _declared(self) -> dict[str, Topic]:
+        topics: dict[str, Topic] = {}
+        for topology in self.topologies:
+            topics |= topology.outputs
+            topics |= {key_by.name: key_by for key_by in topology.key_bys}
+            topics |= {source.name: source for source in topology.sources}
+        return topics
+
+    def _provision(self) -> None:
+        counts = self._log.partitions
+        for name, topic in self._topics.items():
+            counts[name] = self._partitions or topic.partitions or self._log.default_partitions
+        for topology in self.topologies:
+            sources = {source.name: counts[source.name] for source in topology.sources}
+            if len(set(sources.values())) > 1:
+                raise ConfigurationError(
+                    f"the topology {topology.name} reads topics of different partition counts, {sources}: "
+                    "records of one key would not meet in one task; declare them with the same partitions=…"
+                )
+            tasks = next(iter(sources.values()))
+            counts[topology.checkpoint_topic] = counts[topology.ledger_topic] = tasks
+            for table in topology.tables:
+                counts[topology.changelog(table.name)] = tasks
+
+    # ------------------------------------------------------------------ its life
+
+    async def __aenter__(self) -> AppTest:
+        self._directory = tempfile.TemporaryDirectory(prefix="streamapp-test-")
+        self._memory = StoreMemory(_STORE_MEMORY)
+        # Tasks begin without the views of this test: a table that an agent did not declare has no
+        # state in its task, here as in a worker.
+        self._outside = copy_context()
+        self._generation = 0
+        self._open()
+        for topology in self.topologies:
+            for table in topology.tables:
+                view = self.table(table)
+                self._bound.append((view, table.bind(view)))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._close()
+        for view, token in self._bound:
+            # A fixture may leave in another context than it entered: the view is closed there.
+            if token.var.get(None) is view:
+                with contextlib.suppress(ValueError):
+                    token.var.reset(token)
+        self._bound = []
+        self._directory.cleanup()
+
+    def _open(self) -> None:
+        for topology in self.topologies:
+            count = self._log.partitions[topology.sources[0].name]
+            self._tasks[topology.name] = [self._open_task(topology, p) for p in range(count)]
+
+    def _open_task(self, topology: Topology, partition: int) -> Task:
+        path = Path(self._directory.name, str(self._generation), topology.name, str(partition))
+        store = Store(path, f"{topology.app_id}/{topology.name}/{partition}", self._memory)
+        task = self._outside.copy().run(
+            Task, topology, partition, store, self._settings, self._world
+        )
+        restore(task, store, self._log)
+        return task
+
+    async def _close(self) -> None:
+        tasks, self._tasks = self._tasks, {}
+        for members in tasks.values():
+            for task in members:
+                await task.close()
+
+    async def restart(self, *, keep_stores: bool = False) -> None:
+        """Stop the worker and start another, which restores from the changelogs and the markers.
+
+        Arguments:
+            keep_stores: it finds the stores of the one before, as on the same host; without it, it
+                has none and rebuilds them from the changelogs.
+        """
+        await self._close()
+        if not keep_stores:
+            self._generation += 1
+        self._open()
+
+    def crash(self, moment: Moment = "before-commit") -> None:
+        """Let the worker die at its next checkpoint; another starts by itself and goes on.
+
+        Arguments:
+            moment: `before-commit`: the agents have finished, the transaction is lost;
+                `after-commit`: the transaction is committed, the stores do not know of it.
+        """
+        self._crash = moment
+
+    # ------------------------------------------------------------------ in
+
+    async def send(
+        self,
+        topic: Topic | str,
+        value: Any = None,
+        *,
+        key: Any = None,
+        at: int | float | str | datetime | None = None,
+        partition: int | None = None,
+        headers: Any = None,
+    ) -> None:
+        """Send a record, and process until nothing is left to do (in `batch`: at its end).
+
+        Key and value are encoded as the topic says; bytes go as they are.
+
+        Arguments:
+            at: the record's timestamp, without one the clock's time; it is the event time of topics
+                that have no `event_time` of their own.
+            partition: without one the key decides, and without a key they take turns.
+
+        Raises:
+            Exception: what an agent raised. Nothing of its batch is visible; `run` tries it again.
+        """
+        declared = self._source(topic)
+        record = declared.outgoing(key, value, partition, None, headers)
+        time = self._now if at is None else to_milliseconds(at)
+        if record.key is None and partition is None:
+            self._round_robin += 1
+        self._log.append([record._replace(timestamp=time)], self._now, self._round_robin - 1)
+        if not self._holding:
+            await self.run()
+
+    def _source(self, topic: Topic | str) -> Topic:
+        name = topic if isinstance(topic, str) else topic.name
+        sources = {source.name: source for t in self.topologies for source in t.sources}
+        if name not in sources:
+            raise ConfigurationError(
+                f"no agent of this test reads the topic {name}: they read {', '.join(sorted(sources))}"
+            )
+        return topic if isinstance(topic, Topic) else sources[name]
+
+    @asynccontextmanager
+    async def batch(self) -> AsyncIterator[None]:
+        """Put what is sent within into one batch a partition: `async with t.batch(): …`."""
+        self._holding += 1
+        try:
+            yield
+        finally:
+            self._holding -= 1
+        if not self._holding:
+            await self.run()
+
+    def cut_every(self, records: int | None) -> None:
+        """Cut batches after so many records; `None`: as the agents declare with `max_records`."""
+        self._cut = records
+
+    async def advance(self, seconds: float | timedelta) -> None:
+        """Let time pass: partitions become idle, watermarks go on, windows close.
+
+        The clock goes in steps of a second, or a thousandth of the whole if that is longer.
+        """
+        until = self._now + milliseconds(seconds)
+        step = max(_STEP_MS, (until - self._now) // _STEPS)
+        while self._now < until:
+            self._now = min(self._now + step, until)
+            await self.run()
+
+    @property
+    def now(self) -> int:
+        """The clock, in milliseconds since the epoch."""
+        return self._now
+
+    # ------------------------------------------------------------------ at work
+
+    async def run(self) -> None:
+        """Process until nothing is left to do: every record, and every window that has to close.
+
+        Raises:
+            Exception: what an agent raised; its batch is rolled back and comes first next time.
+        """
+        for _ in range(_RESTLESS):
+            if not await self._step():
+                return
+        raise StreamappError(
+            f"after {_RESTLESS:,} checkpoints there is still something to do: do agents send to each other in a circle?"
+        )
+
+    async def _step(self) -> bool:
+        """Let each task that has something to do make a checkpoint; return whether one had."""
+        worked = False
+        for topology in self.topologies:
+            for partition in range(len(self._tasks[topology.name])):
+                task = self._tasks[topology.name][partition]
+                slices = self._take(task)
+                if slices or task.due(self._caught_up(task, slices)):
+                    worked = True
+                    await self._checkpoint(task, slices)
+        return worked
+
+    def _take(self, task: Task) -> list[Slice]:
+        room = self._cut or task.topology.max_records
+        slices = []
+        for source in task.topology.sources:
+            position = task.marker.sources[source.name]
+            records = self._log.read(source.name, task.partition)[position : position + room]
+            if records:
+                room -= len(records)
+                slices.append(Slice(source.name, position, position + len(records), records))
+        return slices
+
+    def _caught_up(self, task: Task, slices: Sequence[Slice]) -> set[str]:
+        positions = task.marker.sources | {part.topic: part.until_offset for part in slices}
+        return {
+            source.name
+            for source in task.topology.sources
+            if positions[source.name] == self._log.end(source.name, task.partition)
+        }
+
+    async def _checkpoint(self, task: Task, slices: list[Slice]) -> None:
+        guarantee = self._settings.guarantee
+        if guarantee is Guarantee.AT_MOST_ONCE and slices:
+            self._commit(task, task.skipping(slices))
+        try:
+            checkpoint = await task.process(slices, self._caught_up(task, slices))
+        except Exception:
+            task.rolled_back()
+            raise
+        except BaseException:
+            await task.abort()
+            raise
+        if guarantee is Guarantee.AT_LEAST_ONCE:
+            self._publish(checkpoint.outputs, checkpoint.marker.sequence)
+            checkpoint.outputs = []
+        moment, self._crash = self._crash, None
+        if moment == "before-commit":
+            await self.restart(keep_stores=True)
+        elif moment == "after-commit":
+            self._write(task, checkpoint)
+            await self.restart(keep_stores=True)
+        else:
+            self._commit(task, checkpoint)
+
+    def _commit(self, task: Task, checkpoint: Checkpoint) -> None:
+        task.committed(checkpoint, self._write(task, checkpoint), None)
+
+    def _write(self, task: Task, checkpoint: Checkpoint) -> dict[str, int]:
+        """Write what the transaction publishes; return where the changelogs end."""
+        topology, partition = task.topology, task.partition
+        self._publish(checkpoint.outputs, checkpoint.marker.sequence + partition)
+        changes = list(checkpoint.changelog(topology, partition))
+        marker = Outgoing(
+            topology.checkpoint_topic, MARKER_KEY, encode(checkpoint.marker), partition
+        )
+        entry = Outgoing(topology.ledger_topic, None, encode(checkpoint.entry), partition)
+        self._log.append([*changes, marker, entry], self._now, 0)
+        self.ledger.append(checkpoint.entry)
+        return {
+            writes.table: self._log.end(topology.changelog(writes.table), partition)
+            for writes in checkpoint.writes
+        }
+
+    def _publish(self, outputs: list[Outgoing], keyless: int) -> None:
+        self._outputs += self._log.append(outputs, self._now, keyless)
+
+    # ------------------------------------------------------------------ out
+
+    def output(self, topic: Topic | str) -> list[Sent]:
+        """Return what the agents have sent to a topic, in the order of commits.
+
+        Keys and values are decoded as the topic says, or bytes when it is named and nobody declared
+        it. What the test itself sent is not in it, nor what the engine tells itself through `key_by`.
+
+        Raises:
+            DecodeError: a record is not what the topic's type says; others by codec.
+        """
+        name = topic if isinstance(topic, str) else topic.name
+        declared = self._topics.get(name) if isinstance(topic, str) else topic
+        marks = isinstance(declared, KeyBy)
+        return [
+            sent(record, declared)
+            for record in self._outputs
+            if record.topic == name and not (marks and is_mark(record))
+        ]
+
+    @property
+    def dead_letters(self) -> list[DeadLetter]:
+        """The records that could not be processed."""
+        name = self.app.dead_letter_topic
+        return [dead_letter(record) for record in self._outputs if record.topic == name]
+
+    @property
+    def late(self) -> int:
+        """How many additions to windowed tables came after their last window was closed."""
+        return sum(entry.late for entry in self.ledger)
+
+    def table(self, table: Table[Any], partition: int | None = None) -> Any:
+        """Return a table as the test sees it, of all tasks or of one partition's.
+
+        `table[key]`, `in`, `get` and `items()` of a plain one; `windows()`, `window_items(window)` and
+        `value(key, window)` of a windowed one.
+        """
+        view: PlainView | WindowedView = view_of(table, lambda: self._states(table, partition))
+        return view
+
+    def _states(self, table: Table[Any], partition: int | None) -> dict[int, Any]:
+        topology = self._topology_of(table)
+        if not self._tasks:
+            raise TableError(f"the table {table.name!r} was read after its test: read it within")
+        tasks = self._tasks[topology.name]
+        chosen = tasks if partition is None else [tasks[partition]]
+        return {task.partition: task.tables[table.name] for task in chosen}
+
+    def _topology_of(self, table: Table[Any]) -> Topology:
+        for topology in self.topologies:
+            if table in topology.tables:
+                return topology
+        raise TableError(f"no agent of this test works with the table {table.name!r}")
+
+    def changelog(self, table: Table[Any], partition: int | None = None) -> dict[Any, Any]:
+        """Return what a table's changelog holds when it is compacted: what a restart would find.
+
+        Keys and values are decoded; those of a windowed table are `(pane start, key)`, in
+        milliseconds, and accumulators.
+
+        Raises:
+            TableError: no partition was named, and several hold the same key.
+        """
+        topology = self._topology_of(table)
+        topic = topology.changelog(table.name)
+        chosen = range(self._log.partitions[topic]) if partition is None else [partition]
+        parts: dict[int, dict[Any, Any]] = {}
+        for number in chosen:
+            latest = {record.key or b"": record.value for record in self._log.read(topic, number)}
+            parts[number] = {
+                _decoded_key(table, raw): table.value_codec.decode(value)
+                for raw, value in latest.items()
+                if value is not None
+            }
+        return merged(table.name, parts)
+
+    def marker(self, agent: BatchAgent, partition: int = 0) -> Marker | None:
+        """Return the marker of the last checkpoint of an agent's task, or `None` before the first."""
+        for topology in self.topologies:
+            if agent in topology.agents:
+                return latest_marker(self._log, topology.checkpoint_topic, partition)
+        raise ConfigurationError(f"the agent {agent.name} does not run in this test")
+
+
+def _decoded_key(table: Table[Any], raw: bytes) -> Any:
+    if isinstance(table, WindowedTable):
+        start, key = parse_pane_key(raw)
+        return start, table.key_codec.decode(key)
+    return table.key_codec.decode(raw)
