@@ -1,18 +1,50 @@
 """Exactly-once stream processing on Kafka, written the way Faust is written.
 
 `from streamapp import App` begins an application of your own; `from streamapp import app` is the
-one that ships, imported on first use.
+one that ships. Names are imported on first use: `streamapp broker` does not wait for Faust, and a
+submodule named `app` would shadow the attribute that `faust -A streamapp` asks for.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from streamapp.engine import App, Batch, Batches, Topic, WindowRecord
-from streamapp.state import Aggregate, BatchTable, Count, Max, Mean, Min, Sum, Window, WindowedTable
 
 if TYPE_CHECKING:
     from streamapp.application import app as app
+    from streamapp.engine import App as App
+    from streamapp.engine import Batch as Batch
+    from streamapp.engine import Batches as Batches
+    from streamapp.engine import KeyBy as KeyBy
+    from streamapp.engine import Topic as Topic
+    from streamapp.engine import WindowRecord as WindowRecord
+    from streamapp.state import Aggregate as Aggregate
+    from streamapp.state import BatchTable as BatchTable
+    from streamapp.state import Count as Count
+    from streamapp.state import Max as Max
+    from streamapp.state import Mean as Mean
+    from streamapp.state import Min as Min
+    from streamapp.state import Sum as Sum
+    from streamapp.state import Window as Window
+    from streamapp.state import WindowedTable as WindowedTable
+
+_ENGINE = ("App", "Batch", "Batches", "KeyBy", "Topic", "WindowRecord")
+_STATE = (
+    "Aggregate",
+    "BatchTable",
+    "Count",
+    "Max",
+    "Mean",
+    "Min",
+    "Sum",
+    "Window",
+    "WindowedTable",
+)
+_HOMES = {
+    **dict.fromkeys(_ENGINE, "streamapp.engine"),
+    **dict.fromkeys(_STATE, "streamapp.state"),
+    "app": "streamapp.application",
+}
 
 __all__ = [
     "Aggregate",
@@ -21,6 +53,7 @@ __all__ = [
     "BatchTable",
     "Batches",
     "Count",
+    "KeyBy",
     "Max",
     "Mean",
     "Min",
@@ -33,9 +66,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # A submodule named `app` would shadow the attribute that `faust -A streamapp` asks for.
-    if name == "app":
-        from streamapp.application import app
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(home), name)
 
-        return app
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+
+    return found
