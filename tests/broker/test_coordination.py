@@ -318,7 +318,7 @@ async def test_the_first_batch_is_fetched_however_large(client: Client) -> None:
 
 
 async def test_a_log_in_memory_is_bounded() -> None:
-    async with Broker(max_log_bytes=800) as broker, Client(broker) as client:
+    async with Broker(max_log_bytes=700) as broker, Client(broker) as client:
         await create_topic(client, "t")
         answers = [await produce(client, "t", batch((None, b"x" * 200)), 8) for _ in range(3)]
 
