@@ -13,13 +13,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.partitioner import DefaultPartitioner
 
-from streamapp.state.windowed import parse_pane_key
-
-__all__ = ["PARTITIONS", "TOPIC", "WINDOW", "Event", "Totals", "load", "published"]
+__all__ = ["PARTITIONS", "TOPIC", "WINDOW", "Event", "Totals", "load"]
 
 TOPIC = "events"
 PARTITIONS = 4
@@ -107,24 +105,4 @@ async def load(bootstrap: str, count: int, seed: int) -> Totals:
         await asyncio.gather(*flying)
     finally:
         await producer.stop()
-    return totals
-
-
-async def published(bootstrap: str, changelog: str) -> Totals:
-    """Return the counts that a table's changelog holds, as any reader of committed records sees it."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed")
-    await consumer.start()
-    totals: Totals = Counter()
-    try:
-        targets = [TopicPartition(changelog, partition) for partition in range(PARTITIONS)]
-        consumer.assign(targets)
-        await consumer.seek_to_beginning(*targets)
-        ends = await consumer.end_offsets(targets)
-        while any([await consumer.position(tp) < ends[tp] for tp in targets]):
-            for records in (await consumer.getmany(timeout_ms=50)).values():
-                for record in records:
-                    start, user = parse_pane_key(record.key)
-                    totals[start, user.decode()] = int(record.value)
-    finally:
-        await consumer.stop()
     return totals

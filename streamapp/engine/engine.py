@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from mode import Service
 
+from streamapp.engine import heap
 from streamapp.engine.group import Group
 from streamapp.engine.identity import Identity
 from streamapp.engine.provision import Provisioned, provision, provision_late
@@ -93,6 +94,7 @@ class Engine(Service):
             for topology in topologies
         ]
         await asyncio.gather(*(group.start() for group in self.groups))
+        heap.settle()
         log.info(
             "worker %s runs %s",
             self._identity.name,
