@@ -169,6 +169,59 @@ def test_records_of_an_aborted_transaction_go() -> None:
     assert records == [1, 0, 1, 1]  # the empty one keeps the producer's sequence
 
 
+def test_an_aborted_transaction_is_forgotten_with_its_marker() -> None:
+    clock = Clock()
+    at, log = opened(None, clock)
+    append(log, batch((b"a", b"1"), producer=1, epoch=0, sequence=0, transactional=True))
+    log.append_marker(1, 0, 5000, commit=False)
+    append(log, batch((b"b", b"1")))
+    run_compaction(at)
+    assert len(log.aborted) == 1
+    append(log, batch((b"c", b"1"), producer=1, epoch=0, sequence=1, transactional=True))
+    log.append_marker(1, 0, 5000, commit=True)
+
+    clock.now += RETENTION_MS
+    run_compaction(at)
+
+    # Listed without its marker, it would hide what the producer has committed since.
+    assert log.aborted == []
+    assert [key for _, key, _ in committed(log)] == [b"b", b"c"]
+
+
+def test_a_commit_marker_stays_as_long_as_a_record_of_its_transaction() -> None:
+    clock = Clock()
+    at, log = opened(None, clock)
+    append(log, batch((b"a", b"1"), producer=1, epoch=0, sequence=0, transactional=True))
+    log.append_marker(1, 0, 5000, commit=True)
+    for value in (b"1", b"2"):
+        append(log, batch((b"b", value)))
+        run_compaction(at)
+        clock.now += RETENTION_MS
+    append(log, batch((b"c", b"1")))
+    run_compaction(at)
+
+    again = PartitionLog("t", 0)
+    for data in whole(log):
+        again.replay(data, data, 5000)
+
+    assert again.open == {}
+    assert committed(again) == committed(log)
+
+
+def test_the_last_batch_stays_as_an_empty_one() -> None:
+    clock = Clock()
+    at, log = opened(None, clock)
+    append(log, batch((b"a", b"1")))
+    append(log, batch((b"a", None)))
+    run_compaction(at)
+    clock.now += RETENTION_MS
+    log.clean_until = 0  # as if something had been appended, which would then be the last
+    run_compaction(at)
+
+    assert committed(log) == []
+    assert [(each.base, each.last) for each in log.entries] == [(1, 1)]
+
+
 @pytest.mark.parametrize("codec", [0, 1, 3], ids=["plain", "gzip", "lz4"])
 def test_a_batch_is_rebuilt_in_its_own_codec(codec: int) -> None:
     if codec == 3:

@@ -214,6 +214,18 @@ def test_the_append_time_is_the_log_s_when_it_stamps() -> None:
     assert batches.parse(whole(log)[0]).max_timestamp == 7777
 
 
+def test_only_the_aborted_transactions_of_what_is_fetched_are_listed() -> None:
+    log = PartitionLog("t", 0)
+    for producer in (1, 2, 3):
+        options = {"producer": producer, "epoch": 0, "sequence": 0}
+        append(log, batch((None, b"a"), **options, transactional=True))
+        log.append_marker(producer, 0, 5000, commit=False)
+
+    assert [each.producer_id for each in log.aborted_in(0, 1)] == [1]
+    assert [each.producer_id for each in log.aborted_in(1, 3)] == [1, 2]
+    assert [each.producer_id for each in log.aborted_in(4, 6)] == [3]
+
+
 def test_watchers_are_told_of_records_of_markers_and_of_the_end() -> None:
     log = PartitionLog("t", 0)
     told: list[int] = []
