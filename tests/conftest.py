@@ -11,13 +11,13 @@ import os
 import re
 import uuid
 from collections.abc import AsyncIterator, Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from tests.brokers import BrokerUnderTest, apache_kafka
 from tests.embedded import EmbeddedProcess
-from tests.kafka import KafkaUnavailable
+from tests.kafka import KafkaUnavailable, fetch_jars
 
 if TYPE_CHECKING:
     from streamapp.broker import Broker
@@ -36,10 +36,27 @@ def apache_bootstrap() -> Iterator[str]:
         try:
             bootstrap = running.enter_context(apache_kafka())
         except KafkaUnavailable as error:
-            message = f"{UNAVAILABLE}: {error}"
+            reason = str(error)
         else:
             yield bootstrap
             return
+    do_without_kafka(reason)
+
+
+@pytest.fixture(scope="session")
+def apache_installed() -> None:
+    """For tests that start servers of their own: skipped, or failing, where there is no Kafka."""
+    try:
+        fetch_jars()
+        return
+    except KafkaUnavailable as error:
+        reason = str(error)
+    do_without_kafka(reason)
+
+
+def do_without_kafka(reason: str) -> NoReturn:
+    """Skip the test at hand for want of Kafka, or fail it where Kafka is required."""
+    message = f"{UNAVAILABLE}: {reason}"
     if os.environ.get(REQUIRE_KAFKA) == "1":
         pytest.fail(f"{message} ({REQUIRE_KAFKA}=1)", pytrace=False)
     pytest.skip(message)
