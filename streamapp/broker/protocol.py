@@ -25,6 +25,8 @@ from .errors import ErrorCode, Malformed
 Request = Any
 #: The fields of an answer, by kio's names.
 Answer = Mapping[str, Any]
+#: An answer that is encoded already, in parts.
+Body = list[bytes]
 
 _HEADER = Struct(">hhih")
 _LENGTH = Struct(">h")
@@ -164,9 +166,10 @@ def write_answer(call: Call, answer: Answer) -> bytes:
     return _SIZE_CORRELATION.pack(len(body) + 4, call.correlation_id) + body
 
 
-def write_body(call: Call, body: bytes) -> bytes:
+def write_body(call: Call, body: Body) -> bytes:
     """The whole response frame around a body that is encoded already (never flexible)."""
-    return _SIZE_CORRELATION.pack(len(body) + 4, call.correlation_id) + body
+    size = sum(map(len, body)) + 4
+    return b"".join((_SIZE_CORRELATION.pack(size, call.correlation_id), *body))
 
 
 @cache

@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
     def _answer(self, call: Call, response: Response) -> None:
         if response is None or self._closed:
             return
-        if isinstance(response, bytes):
+        if isinstance(response, list):
             self._transport.write(write_body(call, response))
         else:
             self._transport.write(write_answer(call, response))

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from ..errors import ErrorCode
-from ..protocol import Answer, Call, Request
+from ..protocol import Answer, Body, Call, Request
 from ..state import State
 from . import admin, cluster, configs, fetch, groups, logs, offsets, produce, transactions
 
-Response = Answer | bytes | None
+Response = Answer | Body | None
 Handler = Callable[[State, Request, Call], Response | Awaitable[Response]]
 Refusal = Callable[[Request, ErrorCode], Answer]
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 from .. import batches
 from ..errors import ErrorCode, Refused
 from ..log import Aborted, Entry, PartitionLog
-from ..protocol import Answer, Call, Request, milliseconds, pack_string
+from ..protocol import Answer, Body, Call, Request, milliseconds, pack_string
 from ..state import State
 
 _I32 = Struct(">i")
@@ -22,95 +22,96 @@ _I64 = Struct(">q")
 _THROTTLE_ERROR_SESSION = Struct(">ihi")
 _FETCHED = Struct(">ihqq")
 _ABORTED = Struct(">qq")
+_NOTHING: Final = _I32.pack(0)
+_NO_REPLICA: Final = _I32.pack(-1)
 
 
-def fetch(state: State, request: Request, call: Call) -> bytes | Awaitable[bytes]:
+def fetch(state: State, request: Request, call: Call) -> Body | Awaitable[Body]:
     """Fetch v4 to v11: what there is, or after `max_wait` if that is less than `min_bytes`.
 
     Fetch sessions (KIP-227) are not kept: every answer says session 0, so every request is whole.
     """
     if getattr(request, "session_id", 0):
-        return _THROTTLE_ERROR_SESSION.pack(0, ErrorCode.fetch_session_id_not_found, 0) + _I32.pack(
-            0
-        )
-    body, size, urgent = _collect(state, request, call.version)
+        return [_THROTTLE_ERROR_SESSION.pack(0, ErrorCode.fetch_session_id_not_found, 0), _NOTHING]
+    answer = _Answer(state, request, call.version)
     wait = milliseconds(request.max_wait)
-    if urgent or size >= request.min_bytes or wait <= 0:
-        return body
-    return _FetchWait(state, request, call.version).answer(wait / 1000)
+    if answer.cannot_wait or answer.size >= request.min_bytes or wait <= 0:
+        return answer.parts
+    return _Wait(state, request, call.version).answer(wait / 1000)
 
 
-def _collect(state: State, request: Request, version: int) -> tuple[bytes, int, bool]:
-    """The answer as of now, how many bytes of batches are in it, and whether it cannot wait."""
-    committed = request.isolation_level == 1
-    left = min(request.max_bytes, state.config.fetch_max_bytes)
-    size = 0
-    urgent = False
-    parts: list[bytes] = [
-        _THROTTLE_ERROR_SESSION.pack(0, 0, 0) if version >= 7 else _I32.pack(0),
-        _I32.pack(len(request.topics)),
-    ]
-    add = parts.append
-    for topic in request.topics:
-        add(pack_string(topic.topic))
-        add(_I32.pack(len(topic.partitions)))
-        for each in topic.partitions:
-            try:
-                log = state.topics.log(topic.topic, each.partition)
-                if each.current_leader_epoch > batches.LEADER_EPOCH if version >= 9 else False:
-                    raise Refused(ErrorCode.unknown_leader_epoch)
-                log.check_offset(each.fetch_offset)
-            except Refused as refused:
-                urgent = True
-                add(_fetched(version, each.partition, refused.code, None, committed, (), b""))
-                continue
-            limit = log.limit(committed=committed)
-            found: list[Entry] = []
-            if each.fetch_offset < limit and (left > 0 or size == 0):
-                room = min(left, each.partition_max_bytes)
-                found = log.entries[
-                    log.find(each.fetch_offset, limit, room, at_least_one=size == 0)
-                ]
-            data = log.read(found)
-            size += len(data)
-            left -= len(data)
-            aborted = (
-                log.aborted_in(each.fetch_offset, found[-1].last + 1)
-                if committed and found and log.aborted
-                else ()
-            )
-            add(_fetched(version, each.partition, ErrorCode.none, log, committed, aborted, data))
-    return b"".join(parts), size, urgent or not request.topics
+class _Answer:
+    """The answer as of now; `size` counts the bytes of batches in it."""
+
+    def __init__(self, state: State, request: Request, version: int) -> None:
+        self._topics = state.topics
+        self._version = version
+        self._committed = request.isolation_level == 1
+        self._left = min(request.max_bytes, state.config.fetch_max_bytes)
+        self.size = 0
+        self.cannot_wait = not request.topics
+        self.parts: list[bytes] = [
+            _THROTTLE_ERROR_SESSION.pack(0, 0, 0) if version >= 7 else _NOTHING,
+            _I32.pack(len(request.topics)),
+        ]
+        for topic in request.topics:
+            self.parts.append(pack_string(topic.topic))
+            self.parts.append(_I32.pack(len(topic.partitions)))
+            for each in topic.partitions:
+                self._add(topic.topic, each)
+
+    def _add(self, topic: str, asked: Any) -> None:
+        try:
+            log = self._topics.log(topic, asked.partition)
+            if self._version >= 9 and asked.current_leader_epoch > batches.LEADER_EPOCH:
+                raise Refused(ErrorCode.unknown_leader_epoch)
+            log.check_offset(asked.fetch_offset)
+        except Refused as refused:
+            self.cannot_wait = True
+            self._write(asked.partition, refused.code, None, (), b"")
+            return
+        found = self._find(log, asked)
+        data = log.read(found)
+        self.size += len(data)
+        self._left -= len(data)
+        aborted: Sequence[Aborted] = ()
+        if self._committed and found and log.aborted:
+            aborted = log.aborted_in(asked.fetch_offset, found[-1].last + 1)
+        self._write(asked.partition, ErrorCode.none, log, aborted, data)
+
+    def _find(self, log: PartitionLog, asked: Any) -> list[Entry]:
+        limit = log.limit(committed=self._committed)
+        if asked.fetch_offset >= limit or (self._left <= 0 and self.size):
+            return []
+        room = min(self._left, asked.partition_max_bytes)
+        return log.entries[log.find(asked.fetch_offset, limit, room, at_least_one=not self.size)]
+
+    def _write(
+        self,
+        partition: int,
+        error: ErrorCode,
+        log: PartitionLog | None,
+        aborted: Sequence[Aborted],
+        data: bytes,
+    ) -> None:
+        add = self.parts.append
+        if log is None:
+            end = stable = start = -1
+        else:
+            end, stable, start = log.end, log.stable, log.start
+        add(_FETCHED.pack(partition, error, end, stable))
+        if self._version >= 5:
+            add(_I64.pack(start))
+        add(_I32.pack(len(aborted) if self._committed else -1))
+        for each in aborted:
+            add(_ABORTED.pack(each.producer_id, each.first))
+        if self._version >= 11:
+            add(_NO_REPLICA)
+        add(_I32.pack(len(data)))
+        add(data)
 
 
-def _fetched(
-    version: int,
-    partition: int,
-    error: ErrorCode,
-    log: PartitionLog | None,
-    committed: bool,
-    aborted: Sequence[Aborted],
-    data: bytes,
-) -> bytes:
-    if log is None:
-        parts = [_FETCHED.pack(partition, error, -1, -1)]
-    else:
-        parts = [_FETCHED.pack(partition, error, log.end, log.stable)]
-    if version >= 5:
-        parts.append(_I64.pack(-1 if log is None else log.start))
-    if committed:
-        parts.append(_I32.pack(len(aborted)))
-        parts.extend(_ABORTED.pack(each.producer_id, each.first) for each in aborted)
-    else:
-        parts.append(_I32.pack(-1))
-    if version >= 11:
-        parts.append(_I32.pack(-1))
-    parts.append(_I32.pack(len(data)))
-    parts.append(data)
-    return b"".join(parts)
-
-
-class _FetchWait:
+class _Wait:
     """A fetch that waits for records; it is called by the logs it watches."""
 
     def __init__(self, state: State, request: Request, version: int) -> None:
@@ -125,19 +126,20 @@ class _FetchWait:
                 self._offsets[logs[each.partition]] = each.fetch_offset
         self._enough: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def answer(self, seconds: float) -> bytes:
-        for log in self._offsets:
-            log.watchers.add(self._poke)
-            # Something may have come since the answer that was not enough.
-            self._poke(log)
+    async def answer(self, seconds: float) -> Body:
+        """The answer, once there is enough, or when the time is up."""
         timer = asyncio.get_running_loop().call_later(seconds, self._finish)
         try:
+            for log in self._offsets:
+                log.watchers.add(self._poke)
+                # Something may have come since the answer that was not enough.
+                self._poke(log)
             await self._enough
         finally:
             timer.cancel()
             for log in self._offsets:
                 log.watchers.discard(self._poke)
-        return _collect(self._state, self._request, self._version)[0]
+        return _Answer(self._state, self._request, self._version).parts
 
     def _finish(self) -> None:
         if not self._enough.done():
@@ -154,7 +156,8 @@ class _FetchWait:
             self._finish()
 
     def _available(self, log: PartitionLog, offset: int, least: int) -> int:
-        return log.available(offset, log.limit(committed=self._committed), least)
+        limit = log.limit(committed=self._committed)
+        return log.available(offset, limit, least) if offset < limit else 0
 
     def _everywhere(self, least: int) -> int:
         return sum(self._available(log, offset, least) for log, offset in self._offsets.items())

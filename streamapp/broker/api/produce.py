@@ -14,7 +14,7 @@ from .. import batches
 from ..decoding import require_keys
 from ..errors import ErrorCode, Malformed, Refused
 from ..log import PartitionLog
-from ..protocol import Answer, Call, Request, pack_string
+from ..protocol import Answer, Body, Call, Request, pack_string
 from ..state import State
 from ..topics import Topic
 
@@ -26,7 +26,7 @@ _PRODUCED = Struct(">ihqq")
 _NO_STRING = b"\xff\xff"
 
 
-def produce(state: State, request: Request, call: Call) -> bytes | None:
+def produce(state: State, request: Request, call: Call) -> Body | None:
     """Produce v3 to v8: append a batch to each partition; each one has an answer of its own."""
     now = state.now()
     acks = request.acks
@@ -53,7 +53,7 @@ def produce(state: State, request: Request, call: Call) -> bytes | None:
                 )
             results.append(result)
     results.append(_I32.pack(0))
-    return None if acks == 0 else b"".join(results)
+    return None if acks == 0 else results
 
 
 def _append(
