@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import cProfile
 import json
 import resource
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from bench.sampling import Sampler
 from bench.workload import PARTITIONS, TOPIC, WINDOW, Event, Totals
 
 
@@ -40,19 +40,17 @@ class Stopwatch:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Measure the block."""
-        profiler = None if self._profile is None else cProfile.Profile(time.thread_time)
+        sampler = Sampler()
         wall, cpu = time.perf_counter(), time.process_time()
-        if profiler is not None:
-            profiler.enable()
-        yield
-        if profiler is not None:
-            profiler.disable()
-            profiler.dump_stats(str(self._profile))
+        with nullcontext() if self._profile is None else sampler.running():
+            yield
         self.figures = {
             "cpu": time.process_time() - cpu,
             "wall": time.perf_counter() - wall,
             "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
+        if self._profile is not None:
+            self._profile.write_text(sampler.report())
 
 
 async def bare(options: argparse.Namespace, watch: Stopwatch) -> Totals:

@@ -63,17 +63,22 @@ class _Batches:
         Raises:
             KafkaError: a delivery failed.
         """
+        target: TopicPartition | None = None
+        builder: Any = None
         for record in records:
-            target = TopicPartition(record.topic, await self._partition(record, keyless))
-            builder = self._builders.get(target)
-            if builder is None:
-                builder = self._builders[target] = self._producer.create_batch()
+            topic, key, value, partition, timestamp, headers = record
+            # Changelog records come one after the other for the same partition.
+            if target is None or partition != target.partition or topic != target.topic:
+                target = TopicPartition(topic, await self._partition(record, keyless))
+                builder = self._builders.get(target)
+                if builder is None:
+                    builder = self._builders[target] = self._producer.create_batch()
             while (
                 builder.append(
-                    timestamp=self._now if record.timestamp is None else record.timestamp,
-                    key=record.key,
-                    value=record.value,
-                    headers=list(record.headers),
+                    timestamp=self._now if timestamp is None else timestamp,
+                    key=key,
+                    value=value,
+                    headers=list(headers) if headers else [],
                 )
                 is None
             ):
