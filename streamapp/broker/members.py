@@ -102,6 +102,15 @@ class Group:
     def _common(self) -> set[str]:
         return set.intersection(*(set(each.protocols) for each in self.members.values()))
 
+    def fenced(self, member_id: str, instance_id: str | None) -> ErrorCode | None:
+        """Why somebody who says to be this static member is not; None if nothing speaks against."""
+        if instance_id is None:
+            return None
+        known = self.instances.get(instance_id)
+        if known is None:
+            return ErrorCode.unknown_member_id
+        return None if known == member_id else ErrorCode.fenced_instance_id
+
     def vote(self) -> str:
         """The protocol that most members prefer among those that all of them know."""
         common = self._common()

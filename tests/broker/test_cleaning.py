@@ -96,6 +96,7 @@ def run(taken: list[tuple[str, int, list[tuple[bytes, bytes | None]] | None]], a
             assert log.entries[-1].last == log.end - 1  # a reader can reach the end
 
 
+@settings(deadline=None)
 @given(steps)
 def test_in_memory_cleaning_leaves_what_readers_need(
     taken: list[tuple[str, int, list[tuple[bytes, bytes | None]] | None]],
@@ -104,7 +105,7 @@ def test_in_memory_cleaning_leaves_what_readers_need(
     run(taken, at)
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(steps)
 def test_in_files_cleaning_leaves_what_readers_need_and_a_restart_finds_it(
     taken: list[tuple[str, int, list[tuple[bytes, bytes | None]] | None]],

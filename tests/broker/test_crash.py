@@ -116,7 +116,7 @@ def values(at: State, partition: int) -> set[int]:
     return {int(value or b"") for _, _, value in committed(at.topics.log("t", partition))}
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(steps, st.data())
 def test_a_kill_loses_nothing_acknowledged_and_halves_no_transaction(
     taken: list[tuple[str, int]], data: st.DataObject

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamapp.broker import batches
@@ -47,6 +47,7 @@ def test_what_was_appended_is_recovered_from_all_segments(tmp_path: Path) -> Non
     assert len(list(tmp_path.iterdir())) > 2
 
 
+@settings(deadline=None)
 @given(st.integers(0, 9), st.integers(0, 9))
 def test_any_run_of_batches_is_read_joined(first: int, last: int) -> None:
     with tempfile.TemporaryDirectory() as directory:

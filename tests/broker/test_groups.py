@@ -9,8 +9,9 @@ import pytest
 
 from streamapp.broker.errors import ErrorCode, Refused
 from streamapp.broker.events import AnyEvent, GroupSaved
-from streamapp.broker.groups import Groups, JoinRequest
+from streamapp.broker.groups import Groups
 from streamapp.broker.members import GroupState, Joined, Synced
+from streamapp.broker.rebalances import JoinRequest
 from tests.broker.building import Clock
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamapp.broker.errors import JournalCorrupt
@@ -33,6 +33,7 @@ def written(directory: str, appended: list[bytes]) -> Path:
     return path
 
 
+@settings(deadline=None)
 @given(payloads, st.data())
 def test_cut_at_any_byte_it_holds_the_frames_that_were_whole(
     appended: list[bytes], data: st.DataObject
@@ -54,6 +55,7 @@ def test_cut_at_any_byte_it_holds_the_frames_that_were_whole(
         assert recovered(path) == [*appended[:count], b"next"]
 
 
+@settings(deadline=None)
 @given(payloads, st.data())
 def test_a_flipped_bit_is_detected(appended: list[bytes], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as directory:

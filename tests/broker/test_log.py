@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamapp.broker import batches
@@ -93,6 +93,7 @@ class Pair:
             model.end += 1
 
 
+@settings(deadline=None)
 @given(steps)
 def test_the_log_is_what_its_records_say(taken: list[tuple[str, int, int]]) -> None:
     pair = Pair()
@@ -103,6 +104,7 @@ def test_the_log_is_what_its_records_say(taken: list[tuple[str, int, int]]) -> N
         assert [(offset, value) for offset, _, value in committed(log)] == model.committed()
 
 
+@settings(deadline=None)
 @given(steps)
 def test_replayed_from_its_batches_it_is_the_same_log(taken: list[tuple[str, int, int]]) -> None:
     pair = Pair()
@@ -118,6 +120,7 @@ def test_replayed_from_its_batches_it_is_the_same_log(taken: list[tuple[str, int
     assert committed(again) == committed(pair.log)
 
 
+@settings(deadline=None)
 @given(steps, st.integers(0, 60), st.integers(1, 400), st.booleans())
 def test_a_fetch_begins_at_its_offset_and_keeps_to_its_size(
     taken: list[tuple[str, int, int]], offset: int, room: int, at_least_one: bool
@@ -138,6 +141,7 @@ def test_a_fetch_begins_at_its_offset_and_keeps_to_its_size(
         assert size + readable[len(found)].size > room
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=3), max_size=12), st.data())
 def test_the_first_batch_at_a_time_is_found(times: list[list[int]], data: st.DataObject) -> None:
     log = PartitionLog("t", 0)

@@ -56,7 +56,9 @@ async def test_a_size_that_cannot_be_closes_the_connection(broker: Broker, size:
         assert await bad.is_closed()
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.sampled_from([(api.key, v) for api in APIS for v in range(api.first, api.last + 1)]),
     st.binary(max_size=60),

@@ -7,9 +7,9 @@ from collections.abc import Awaitable
 from typing import Any, Final
 
 from ..errors import ErrorCode, Refused
-from ..groups import JoinRequest
 from ..members import Group, GroupState, Joined, Synced
 from ..protocol import Answer, Call, Request, milliseconds
+from ..rebalances import JoinRequest
 from ..state import State
 
 
