@@ -5,6 +5,7 @@ whatever the project raises on purpose.
 """
 
 __all__ = [
+    "AgentError",
     "ConfigurationError",
     "DecodeError",
     "RecordError",
@@ -46,6 +47,10 @@ class TableError(StreamappError):
 
 class RecordError(StreamappError):
     """A record cannot be published: it is over a limit, or of a type that its topic does not take."""
+
+
+class AgentError(StreamappError):
+    """An agent ended in a way that is no error of its own code."""
 
 
 class TaskClosed(StreamappError):

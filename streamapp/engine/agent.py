@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dis
 import inspect
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
@@ -12,10 +14,15 @@ from typing import Any
 
 from streamapp.engine.batch import Batch
 from streamapp.engine.topic import Topic
-from streamapp.errors import ConfigurationError
+from streamapp.errors import AgentError, ConfigurationError
 from streamapp.state.table import Table
 
 __all__ = ["AgentFunction", "AgentRun", "BatchAgent", "Batches"]
+
+log = logging.getLogger(__name__)
+
+#: How long an agent that is stopped has until it is cancelled again, in seconds.
+_CANCEL_EVERY = 1.0
 
 #: An async function over the batches of a topic, or an async generator of values for its sinks.
 AgentFunction = Callable[["Batches"], Any]
@@ -82,7 +89,12 @@ def named_in(function: Callable[..., Any], kinds: tuple[type, ...]) -> set[Any]:
 
 
 def _names(code: CodeType) -> set[str]:
-    names = set(code.co_names)
+    # Not `co_names`: attributes are among those, and `line.words` is not the table `words`.
+    names = {
+        step.argval
+        for step in dis.get_instructions(code)
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    }
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             names |= _names(constant)
@@ -110,7 +122,8 @@ class Batches:
     async def __anext__(self) -> Batch:
         if self.taken is not None and not self.taken.done():
             self.taken.set_result(None)
-        batch, self.taken = await self._next
+        # Shielded: an agent may give up waiting (`asyncio.timeout`) and ask again.
+        batch, self.taken = await asyncio.shield(self._next)
         self._next = asyncio.get_running_loop().create_future()
         return batch
 
@@ -154,6 +167,12 @@ class AgentRun:
         await asyncio.wait({finished, self._task}, return_when=asyncio.FIRST_COMPLETED)
         if not finished.done():
             task, self._task = self._task, None
+            if task.cancelled():
+                # As it is, it would pass for a cancellation of whoever runs this task.
+                raise AgentError(
+                    f"the batch agent {self.agent.name} ended in a CancelledError in {batch.id}: "
+                    "something that it awaited was cancelled"
+                )
             task.result()
             if self._batches.taken is not finished:
                 raise ConfigurationError(
@@ -172,6 +191,9 @@ class AgentRun:
     async def stop(self) -> None:
         """End the agent's coroutine."""
         task, self._task = self._task, None
-        if task is not None:
+        while task is not None and not task.done():
             task.cancel()
-            await asyncio.wait({task})
+            # Again, when it catches the cancellation and waits on.
+            await asyncio.wait({task}, timeout=_CANCEL_EVERY)
+        if task is not None and not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("the batch agent %s: %r while it was stopped", self.agent.name, error)

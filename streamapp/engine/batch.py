@@ -106,8 +106,9 @@ class Batch:
     @property
     def keys(self) -> list[Any]:
         """The keys: decoded where the topic has a key type, bytes otherwise."""
+        records = self.records
         if self._keys is None:
-            self._keys = [record.key for record in self.records]
+            self._keys = [record.key for record in records]
         return self._keys
 
     @property
@@ -155,9 +156,12 @@ class Batch:
 
     def _walk(self, entries: list[Any]) -> Iterator[Any]:
         cursor = self._cursor
+        before = cursor.index
         cursor.times = self.event_times
         for cursor.index, entry in enumerate(entries):
             yield entry
+        # After the loop no record is at hand; after one within another loop, that loop's is.
+        cursor.index = before
 
     def at_hand(self) -> None:
         """Make this the batch of the cursor, before its first record."""

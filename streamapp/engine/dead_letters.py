@@ -13,7 +13,8 @@ def dead_letter(
 ) -> Outgoing:
     """Return the dead letter of a record.
 
-    Key, value and headers are kept, the value cut to what the dead-letter topic takes; headers
+    Key, value and headers are kept, the value cut to what the dead-letter topic takes (and, if that
+    is not enough, without the key, and then without the record's own headers); headers
     named `streamapp-…` carry topic, partition, offset, timestamp, the error, and the length of a
     value that was cut.
     """
@@ -37,4 +38,6 @@ def dead_letter(
         )
     if letter.size > limit:
         letter = letter._replace(key=None)
+    if letter.size > limit:
+        letter = letter._replace(headers=headers[len(record.headers) :])
     return letter

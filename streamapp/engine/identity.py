@@ -30,9 +30,9 @@ class Identity:
     def __init__(self, root: Path, name: str | None) -> None:
         self.named = name is not None
         if name is not None:
-            if not re.fullmatch(r"[\w.-]{1,100}", name):
+            if not re.fullmatch(r"(?!\.+$)[\w.-]{1,100}", name):
                 raise ConfigurationError(
-                    f"a worker's name has letters, digits, '.', '_' and '-': not {name!r}"
+                    f"a worker's name has letters, digits, '.', '_' and '-', and more than dots: not {name!r}"
                 )
             lock = self._lock(root / name)
             if lock is None:

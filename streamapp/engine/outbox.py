@@ -29,7 +29,7 @@ class Outgoing(NamedTuple):
     def size(self) -> int:
         """An upper bound of the bytes that the record needs in a batch of its own."""
         size = RECORD_OVERHEAD + len(self.key or b"") + len(self.value or b"")
-        return size + sum(len(name) + len(value) + 10 for name, value in self.headers)
+        return size + sum(len(name) + len(value or b"") + 10 for name, value in self.headers)
 
 
 class Outbox:

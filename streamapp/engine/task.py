@@ -26,6 +26,7 @@ from streamapp.engine.outbox import Outbox, Outgoing
 from streamapp.engine.settings import EngineSettings
 from streamapp.engine.topology import Topology
 from streamapp.engine.watermarks import Watermarks
+from streamapp.errors import RecordError
 from streamapp.state.cursor import Cursor
 from streamapp.state.plain import PlainState
 from streamapp.state.store import Store, TableWrites
@@ -125,7 +126,7 @@ class Task:
         self._announced: UpstreamMark | None = None
         self._last_commit: float | None = None
         self._dead_letters = 0
-        self._latest = 0
+        self._latest: int | None = None
         self.context = copy_context()
         self.context.run(self._bind)
         self._runs = [AgentRun(agent, self.context, self._emit) for agent in topology.agents]
@@ -196,11 +197,12 @@ class Task:
         """
         began = time.perf_counter()
         now = self._world.clock()
+        self._latest = None
         batches = [await self._process(part, now) for part in slices]
         self._cursor.clear()
         watermark = self.watermarks.advance(now, caught_up) if self.topology.windowed else None
         for combiner in self._combiners:
-            combiner.flush(self._latest)
+            combiner.flush(now if self._latest is None else self._latest)
         late = sum(state.late for _, state in self._windowed)
         for table, state in self._windowed:
             self._emit_windows(table, state, watermark)
@@ -250,7 +252,7 @@ class Task:
                     self._send_late(batch)
             if self.topology.windowed and (times := batch.event_times):
                 latest = max(times)
-                self._latest = max(self._latest, latest)
+                self._latest = latest if self._latest is None else max(self._latest, latest)
                 self.watermarks.observe(part.topic, latest - source.grace_ms, now)
             else:
                 self.watermarks.seen(part.topic, now)
@@ -293,7 +295,11 @@ class Task:
                         *record.headers,
                         ("streamapp-late-for", f"{table.name} {origin}".encode()),
                     ]
-                    self._outbox.put(Outgoing(name, record.key, record.value, headers=headers))
+                    late = Outgoing(name, record.key, record.value, headers=headers)
+                    try:
+                        self._outbox.put(late)
+                    except RecordError as error:  # the headers are what made it too large
+                        self._dead_letter(batch.topic, record, error)
             state.late_records = []
 
     # ------------------------------------------------------------------ event time
@@ -380,9 +386,18 @@ class Task:
         )
 
     def skipping(self, slices: Sequence[Slice]) -> Checkpoint:
-        """Return a checkpoint that only moves the offsets: at most once commits it first."""
+        """Return a checkpoint that only moves the offsets: at most once commits it first.
+
+        What upstream tasks say in them is heard all the same: a batch that is lost must not make
+        this task wait for a word that is not said twice.
+        """
+        for part in slices:
+            if isinstance(self._sources[part.topic], KeyBy):
+                self._take_marks(part.topic, part.records)
         marker = msgspec.structs.replace(
             self.marker,
+            marks=self.watermarks.marks,
+            idle=self.watermarks.idle_upstreams,
             sequence=self.marker.sequence + 1,
             sources={**self.marker.sources, **{part.topic: part.until_offset for part in slices}},
             changelogs=dict(self.positions),

@@ -6,6 +6,7 @@ ledger; all are named after it, so its name is part of the state's format.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +15,11 @@ from streamapp.engine.agent import BatchAgent, tables_of
 from streamapp.engine.key_by import KeyBy
 from streamapp.engine.topic import Topic
 from streamapp.errors import ConfigurationError
-from streamapp.state.table import Table
+from streamapp.state.table import Table, WindowedTable
 
 __all__ = ["Topology", "build_topologies"]
+
+_LEGAL_NAME = re.compile(r"(?!\.+$)[a-zA-Z0-9._-]{1,200}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +101,8 @@ def build_topologies(app_id: str, agents: Iterable[BatchAgent]) -> list[Topology
     """Return the topologies of an application's agents, in the order of declaration.
 
     Raises:
-        ConfigurationError: two topologies share a table, or a `key_by` is read by nobody.
+        ConfigurationError: a name that no topic can have; two topologies share a table; a `key_by`
+            is read by nobody; or topologies feed each other in a circle that windows depend on.
     """
     grouped: dict[str, list[BatchAgent]] = {}
     for agent in agents:
@@ -106,6 +110,11 @@ def build_topologies(app_id: str, agents: Iterable[BatchAgent]) -> list[Topology
     topologies = []
     owner: dict[str, str] = {}
     for name, members in grouped.items():
+        if not _LEGAL_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"a topology's name is part of its topics': letters, digits, '.', '_' and '-', not {name!r}; "
+                "give the batch agent another name, or topology='…'"
+            )
         tables = {table.name: table for agent in members for table in tables_of(agent)}
         for table in tables:
             if table in owner:
@@ -139,3 +148,30 @@ def _link(topologies: list[Topology]) -> None:
                     for upstream in topologies
                     if any(k.name == source.name for k in upstream.key_bys)
                 ]
+    read = {source.name for topology in topologies for source in topology.sources}
+    for topology in topologies:
+        for key_by in topology.key_bys:
+            if key_by.name not in read:
+                raise ConfigurationError(
+                    f"the topology {topology.name} sends to {key_by.name}, and no batch agent reads it: "
+                    "declare one, @app.batch_agent(the key_by)"
+                )
+        _check_time_flows(topology, topologies)
+
+
+def _check_time_flows(topology: Topology, topologies: list[Topology]) -> None:
+    """Refuse a circle of topologies with windows behind it: each would wait for its own watermark."""
+    below: list[Topology] = []
+    ahead = [topology]
+    while ahead:
+        sends = {key_by.name for key_by in ahead.pop().key_bys}
+        found = [t for t in topologies if t not in below and sends & t.feeds.keys()]
+        below += found
+        ahead += found
+    windowed = [table.name for t in below for table in t.tables if isinstance(table, WindowedTable)]
+    if topology in below and windowed:
+        raise ConfigurationError(
+            f"what the topology {topology.name} sends with key_by comes back to it, so the windows of "
+            f"{', '.join(sorted(windowed))} would wait for themselves and never close: let the agents on both sides "
+            "of a key_by be of different topologies"
+        )

@@ -8,7 +8,7 @@ the clock, from where it stands. Time is injected; nothing here reads a clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 __all__ = ["Watermarks"]
@@ -30,10 +30,10 @@ class Watermarks:
         now: the clock at the start, in milliseconds; time before it does not count as quiet.
     """
 
-    def __init__(self, sources: Mapping[str, Iterable[str]], idle_timeout: int, now: int) -> None:
+    def __init__(self, sources: Mapping[str, Collection[str]], idle_timeout: int, now: int) -> None:
         self._marks: dict[str, _Mark] = {}
         self._by_topic: dict[str, list[_Mark]] = {}
-        self._fed = {topic for topic, upstreams in sources.items() if list(upstreams)}
+        self._fed = {topic for topic, upstreams in sources.items() if upstreams}
         for topic, upstreams in sources.items():
             names = [f"{topic}<{upstream}" for upstream in upstreams] or [topic]
             self._by_topic[topic] = [self._marks.setdefault(name, _Mark()) for name in names]

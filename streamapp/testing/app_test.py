@@ -119,7 +119,19 @@ class AppTest:
         if agents is None:
             return topologies
         wanted = set(agents)
-        return [t for t in topologies if any(agent in wanted for agent in t.agents)]
+        chosen = [t.name for t in topologies if any(agent in wanted for agent in t.agents)]
+        # Nobody waits for the watermarks of a topology that does not run.
+        return [
+            dataclasses.replace(
+                topology,
+                feeds={
+                    topic: [upstream for upstream in upstreams if upstream.name in chosen]
+                    for topic, upstreams in topology.feeds.items()
+                },
+            )
+            for topology in topologies
+            if topology.name in chosen
+        ]
 
     def _declared(self) -> dict[str, Topic]:
         topics: dict[str, Topic] = {}

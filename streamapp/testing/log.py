@@ -7,7 +7,6 @@ committed transactions are ever written.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from aiokafka.partitioner import DefaultPartitioner
@@ -31,7 +30,6 @@ class LoggedRecord(NamedTuple):
     headers: Headers
 
 
-@dataclass(slots=True)
 class Log:
     """Topics with their partitions; a topic that nobody declared is made when it is written to.
 
@@ -40,14 +38,10 @@ class Log:
         default_partitions: of topics that are not in it.
     """
 
-    partitions: dict[str, int]
-    default_partitions: int
-    _records: dict[tuple[str, int], list[LoggedRecord]]
-
     def __init__(self, default_partitions: int) -> None:
-        self.partitions = {}
+        self.partitions: dict[str, int] = {}
         self.default_partitions = default_partitions
-        self._records = {}
+        self._records: dict[tuple[str, int], list[LoggedRecord]] = {}
 
     def append(self, records: Iterable[Outgoing], now: int, keyless: int) -> list[LoggedRecord]:
         """Write the records of a transaction; return them as they were written.
