@@ -89,16 +89,17 @@ API_VERSIONS: Final = BY_NAME["ApiVersions"]
 
 
 class Call(NamedTuple):
-    """Which request is being answered, and who asked."""
+    """Which request is being answered, who asked, and under which name they know this broker."""
 
     api: Api
     version: int
     correlation_id: int
     client_id: str
-    host: str
+    peer: str
+    here: str
 
 
-def read_header(frame: bytes, host: str) -> tuple[Call, int]:
+def read_header(frame: bytes, peer: str, here: str) -> tuple[Call, int]:
     """The header of a request (KIP-482), and where its body begins.
 
     Raises `Malformed` for what is no request, or none that is served. An ApiVersions request of an
@@ -122,12 +123,12 @@ def read_header(frame: bytes, host: str) -> tuple[Call, int]:
     if not api.first <= version <= api.last:
         if api is not API_VERSIONS:
             raise Malformed(f"{api.name} v{version} is not served")
-        return Call(api, -1, correlation_id, client_id, host), end
+        return Call(api, -1, correlation_id, client_id, peer, here), end
     if _is_flexible(key, version):
         if frame[end : end + 1] != b"\0":
             raise Malformed("tagged fields in the request's header")
         end += 1
-    return Call(api, version, correlation_id, client_id, host), end
+    return Call(api, version, correlation_id, client_id, peer, here), end
 
 
 @cache

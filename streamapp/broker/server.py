@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _SIZE = Struct(">i")
 #: How much is read ahead while a request waits for its answer.
 _READ_AHEAD: Final = 1 << 16
+_ANY_ADDRESS: Final = ("", "0.0.0.0", "::")
 
 
 class Connection(asyncio.Protocol):
@@ -32,7 +33,8 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._state = server.state
         self._transport: asyncio.Transport
-        self._host = ""
+        self._peer = ""
+        self._here = ""
         self._received = bytearray()
         self._busy: asyncio.Task[None] | None = None
         self._blocked = False
@@ -44,7 +46,11 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         peer = transport.get_extra_info("peername")
-        self._host = f"/{peer[0]}" if peer else ""
+        self._peer = f"/{peer[0]}" if peer else ""
+        self._here = self._state.host
+        if self._here in _ANY_ADDRESS:
+            # Clients are to come back to the address under which they have found this broker.
+            self._here = transport.get_extra_info("sockname")[0]
         if not self._server.admit(self):
             self._close("there are too many connections")
 
@@ -84,7 +90,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self, reason: str) -> None:
         if not self._closed:
-            log.warning("closed the connection of %s: %s", self._host, reason)
+            log.warning("closed the connection of %s: %s", self._peer, reason)
             self.abort()
 
     def _proceed(self) -> None:
@@ -113,7 +119,7 @@ class Connection(asyncio.Protocol):
 
     def _take(self, frame: bytes) -> None:
         try:
-            call, start = read_header(frame, self._host)
+            call, start = read_header(frame, self._peer, self._here)
             request = None if call.version < 0 else read_request(call, frame, start)
             if self._state.faults.active:
                 self._wait(self._handle_faulty(call, request))
@@ -191,7 +197,7 @@ class Connection(asyncio.Protocol):
             return
         error = task.exception()
         if error is not None:
-            log.error("a request of %s failed", self._host, exc_info=error)
+            log.error("a request of %s failed", self._peer, exc_info=error)
             self.abort()
         elif not self._closed and not self._blocked:
             self._proceed()

@@ -42,7 +42,11 @@ Example: a broker that keeps its data, and a topic read with kcat
     type=click.Path(file_okay=False, path_type=Path),
     help="Directory to keep everything in. Without one, all is in memory and gone at the end.",
 )
-@click.option("--memory", is_flag=True, help="Keep everything in memory (the default).")
+@click.option(
+    "--memory",
+    is_flag=True,
+    help="Keep everything in memory, up to 1 GiB of records (the default).",
+)
 @click.option("--auto-create", is_flag=True, help="Create topics when clients ask for them.")
 @click.option(
     "--partitions",

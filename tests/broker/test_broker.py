@@ -84,6 +84,14 @@ async def test_logs_are_cleaned_in_the_background() -> None:
     assert broker.config.cleanup_interval_seconds == 0.001
 
 
+async def test_on_all_addresses_clients_are_told_the_one_they_have_found() -> None:
+    async with Broker(host="0.0.0.0") as broker, Client(broker) as client:
+        metadata = await client.call("Metadata", 5, topics=None)
+        coordinator = await client.call("FindCoordinator", 1, key="g")
+
+    assert metadata.brokers[0].host == coordinator.host == "127.0.0.1"
+
+
 def test_a_setting_that_does_not_exist_is_refused() -> None:
     with pytest.raises(TypeError, match="no_such_setting"):
         Broker(no_such_setting=1)

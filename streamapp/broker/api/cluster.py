@@ -37,7 +37,7 @@ def metadata(state: State, request: Request, call: Call) -> Answer:
         create = state.config.auto_create and getattr(request, "allow_auto_topic_creation", True)
         topics = [_asked(state, each.name, create) for each in asked]
     return {
-        "brokers": (_broker(state),),
+        "brokers": (_broker(state, call),),
         "cluster_id": state.cluster_id,
         "controller_id": NODE_ID,
         "topics": topics,
@@ -75,11 +75,11 @@ def _partition(log: PartitionLog) -> dict[str, Any]:
     }
 
 
-def _broker(state: State) -> dict[str, Any]:
+def _broker(state: State, call: Call) -> dict[str, Any]:
     return {
         "node_id": NODE_ID,
         "broker_id": NODE_ID,
-        "host": state.host,
+        "host": call.here,
         "port": state.port,
     }
 
@@ -93,7 +93,7 @@ def find_coordinator(state: State, request: Request, call: Call) -> Answer:
     """FindCoordinator: this broker coordinates all groups and transactions."""
     if getattr(request, "key_type", 0) not in (0, 1):
         return _refuse_coordinator(request, ErrorCode.invalid_request)
-    here = {"node_id": NODE_ID, "host": state.host, "port": state.port}
+    here = {"node_id": NODE_ID, "host": call.here, "port": state.port}
     return {
         **here,
         "coordinators": [{"key": key, **here} for key in getattr(request, "coordinator_keys", ())],
@@ -111,7 +111,7 @@ def describe_cluster(state: State, request: Request, call: Call) -> Answer:
     return {
         "cluster_id": state.cluster_id,
         "controller_id": NODE_ID,
-        "brokers": (_broker(state),),
+        "brokers": (_broker(state, call),),
     }
 
 

@@ -23,7 +23,7 @@ def join_group(state: State, request: Request, call: Call) -> Answer | Awaitable
             request.member_id,
             getattr(request, "group_instance_id", None),
             call.client_id,
-            call.host,
+            call.peer,
             session,
             rebalance,
             request.protocol_type,
