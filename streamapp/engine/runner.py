@@ -40,9 +40,6 @@ log = logging.getLogger(__name__)
 
 #: How often a quiet task looks whether event time has come to close something, in seconds.
 _TICK = 0.25
-#: An agent that fails this often at the same batch stops the worker.
-_ATTEMPTS = 10
-_BACKOFF = (0.1, 5.0)
 
 
 class _Revoked(Exception):
@@ -102,6 +99,8 @@ class TaskRunner:
         self._failures = 0
         self.epoch = -1
         self.checkpoints = 0
+        #: Changelog records that its last open restored.
+        self.restored = 0
 
     def __repr__(self) -> str:
         return f"<TaskRunner {self.name}>"
@@ -205,11 +204,15 @@ class TaskRunner:
                 return
             except (TaskClosed, KafkaError, OSError) as error:
                 failures = 0 if self.checkpoints > before else failures + 1
-                pause = min(_BACKOFF[0] * 2**failures, _BACKOFF[1])
+                pause = self._backoff(failures)
                 log.warning("%s: %s; it opens anew in %.1f s", self.name, error, pause)
                 self._buffers = {}
                 await self._drop_batch()
                 await self._pause(pause)
+
+    def _backoff(self, failures: int) -> float:
+        first, longest = self._settings.backoff
+        return min(first * 2.0 ** min(failures, 32), longest)
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -223,7 +226,7 @@ class TaskRunner:
             began = time.monotonic()
             # A zombie must not fence the rightful owner: the group says whether this is it.
             if not await self._group.confirmed(self.epoch):
-                await self._pause(_BACKOFF[0])
+                await self._pause(self._backoff(0))
                 raise (
                     _Revoked
                     if self._group.epoch != self.epoch
@@ -244,6 +247,7 @@ class TaskRunner:
                 self.task = Task(
                     self._topology, self.partition, store, self._settings, self._group.surroundings
                 )
+            self.restored = restore.records
             self.task.rolled_back()
             self.task.restored(await self._with_sources(marker or Marker()), positions)
             log.info(
@@ -366,12 +370,12 @@ class TaskRunner:
                     )
                     return None
                 self._failures += 1
-                if self._failures >= _ATTEMPTS:
+                if self._failures >= self._settings.attempts:
                     raise StreamappError(
                         f"{self.name} failed {self._failures} times in {where} ({type(error).__name__}: {error}): "
                         "nothing of it was committed; mend the agent and start the worker again"
                     ) from error
-                pause = min(_BACKOFF[0] * 2**self._failures, _BACKOFF[1])
+                pause = self._backoff(self._failures)
                 log.exception(
                     "%s failed in %s: it is tried again in %.1f s", self.name, where, pause
                 )

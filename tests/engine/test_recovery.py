@@ -1,0 +1,173 @@
+"""Recovery on a broker: what a task restores, what it waits for, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from streamapp import App, Batches
+from streamapp.engine.engine import Engine
+from streamapp.errors import StoreError
+from streamapp.faults import inject
+from tests.brokers import BrokerUnderTest, admin_client
+from tests.engine.running import make_app, run_once, running
+from tests.engine.test_engine import publish
+from tests.engine.workers import read_all, read_table
+from tests.polling import eventually
+
+
+#: A word that makes a record batch of its own larger than a small limit.
+REFUSED = b"refused" * 20
+
+
+def counting(kafka: BrokerUnderTest, state: Path, **options: Any) -> App:
+    """An application that counts words in one task."""
+    app = make_app(kafka, state, **options)
+    source = app.topic(kafka.topic("in"), value_type=str, partitions=1)
+    out = app.topic(kafka.topic("out"), value_type=str, partitions=1)
+    counts = app.BatchTable("counts", default=int, key_type=str)
+
+    @app.batch_agent(source, within=0, max_records=10, sink=out)
+    async def count(batches: Batches) -> Any:
+        async for batch in batches:
+            for word in batch:
+                counts[word] += 1
+                yield f"{word} {counts[word]}"
+
+    return app
+
+
+async def table_of(kafka: BrokerUnderTest, app: App) -> dict[bytes, bytes]:
+    return await read_table(kafka.bootstrap, f"{app.conf.id}-counts-changelog")
+
+
+async def opened(engine: Engine) -> Any:
+    """The one task's runner, once it is open."""
+    return await eventually(
+        lambda: next((r for g in engine.groups for r in g.runners.values() if r.quiet), None)
+    )
+
+
+async def test_a_restart_restores_nothing_when_its_store_is_there(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a", b"b", b"a"] * 20)
+    await run_once(counting(kafka, tmp_path))
+
+    async with running(counting(kafka, tmp_path)) as engine:
+        runner = await opened(engine)
+        assert runner.restored == 0
+        assert runner.task.marker.sources == {kafka.topic("in"): 60}
+
+
+async def test_a_lost_store_is_restored_from_the_changelog(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a", b"b", b"a"] * 20)
+    await run_once(counting(kafka, tmp_path))
+    shutil.rmtree(tmp_path)
+
+    await publish(kafka, "in", [b"a"])
+    app = counting(kafka, tmp_path)
+    await run_once(app)
+    assert await table_of(kafka, app) == {b"a": b"41", b"b": b"20"}
+    output = [record.value for record in await read_all(kafka.bootstrap, kafka.topic("out"))]
+    assert output[-1] == b"a 41"
+    assert len(output) == 61
+
+
+async def test_an_open_waits_for_a_transaction_on_its_changelog(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a"])
+    await run_once(counting(kafka, tmp_path))
+    app = counting(kafka, tmp_path)
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka.bootstrap, transactional_id=f"{kafka.prefix}stranger"
+    ) as stranger:
+        await stranger.begin_transaction()
+        await stranger.send_and_wait(f"{app.conf.id}-counts-changelog", b"7", key=b"z", partition=0)
+        async with running(app) as engine:
+            await eventually(lambda: bool(engine.groups[0].runners))
+            runner = engine.groups[0].runners[0]
+            await eventually(lambda: runner._producer.is_open)
+            assert not runner.quiet
+            await stranger.abort_transaction()
+            await opened(engine)
+            assert runner.restored == 0
+
+
+async def test_a_changelog_that_was_made_anew_is_refused(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a", b"b"] * 20)
+    app = counting(kafka, tmp_path)
+    await run_once(app)
+    changelog = f"{app.conf.id}-counts-changelog"
+    async with admin_client(kafka.bootstrap) as admin:
+        await admin.delete_topics([changelog])
+
+        async def gone() -> bool:
+            return changelog not in await admin.list_topics()
+
+        await eventually(gone)
+
+    with pytest.raises(StoreError, match="deleted and made anew, or truncated"):
+        await run_once(counting(kafka, tmp_path))
+
+
+async def test_a_refused_changelog_batch_never_ends_in_a_commit(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a", b"b"] * 20)
+    app = counting(kafka, tmp_path)
+    async with running(app) as engine:
+        await opened(engine)
+    changelog = f"{app.conf.id}-counts-changelog"
+    committed = await table_of(kafka, app)
+
+    app = counting(kafka, tmp_path)
+    async with running(app) as engine:
+        runner = await opened(engine)
+        checkpoints = runner.checkpoints
+        # A commit marker takes 78 bytes: it must still fit, or the transaction never ends.
+        await set_limit(kafka, changelog, 120)
+        opens_anew = asyncio.Event()
+        with inject("task.before-fence", opens_anew.set):
+            await publish(kafka, "in", [REFUSED])
+            await opens_anew.wait()
+        assert runner.checkpoints == checkpoints
+        assert await table_of(kafka, app) == committed
+        output = [record.value for record in await read_all(kafka.bootstrap, kafka.topic("out"))]
+        assert REFUSED + b" 1" not in output
+
+        await set_limit(kafka, changelog, 1_000_000)
+        await eventually(lambda: runner.checkpoints > checkpoints)
+    assert (await table_of(kafka, app))[REFUSED] == b"1"
+    output = [record.value for record in await read_all(kafka.bootstrap, kafka.topic("out"))]
+    assert output.count(REFUSED + b" 1") == 1
+
+
+async def set_limit(kafka: BrokerUnderTest, topic: str, limit: int) -> None:
+    """Set how large a record batch a topic takes."""
+    async with admin_client(kafka.bootstrap) as admin:
+        await admin.alter_configs(
+            [
+                ConfigResource(
+                    ConfigResourceType.TOPIC,
+                    topic,
+                    configs={"cleanup.policy": "compact", "max.message.bytes": str(limit)},
+                )
+            ]
+        )
