@@ -243,7 +243,10 @@ class WindowedTable(Table[TaskWindows]):
     __iter__ = None
 
     def __getitem__(self, key: Any) -> PaneValue:
-        return PaneValue(self._state, key)
+        try:
+            return PaneValue(self._states.get(), key)
+        except LookupError:
+            return PaneValue(self._state, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if (

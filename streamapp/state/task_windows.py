@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import msgspec
+
 from streamapp.errors import TableError
 from streamapp.state.aggregates import Aggregate
 from streamapp.state.codecs import Codec
@@ -91,14 +93,14 @@ class TaskWindows(WindowedState):
         self.late_records = []
 
 
-class PaneValue:
-    """What `table[key]` is in a windowed table: a key at the event time of the record at hand."""
+class PaneValue(msgspec.Struct, eq=False, gc=False):
+    """What `table[key]` is in a windowed table: a key at the event time of the record at hand.
 
-    __slots__ = ("_key", "_state")
+    One is made for each record, so it is of the cheapest kind to make.
+    """
 
-    def __init__(self, state: TaskWindows, key: Any) -> None:
-        self._state = state
-        self._key = key
+    _state: TaskWindows
+    _key: Any
 
     def __iadd__(self, value: Any) -> PaneValue:
         state = self._state

@@ -179,12 +179,13 @@ class WindowedState:
             groups = {lowest - lowest % pane: counted} if counted else {}
         else:
             by_pane: dict[int, list[Any]] = {}
+            start = end = lowest
             for key, time in zip(keys, times, strict=True):
-                start = time - time % pane
-                try:
-                    by_pane[start].append(key)
-                except KeyError:
-                    by_pane[start] = [key]
+                if not start <= time < end:
+                    start = time - time % pane
+                    end = start + pane
+                    append = by_pane.setdefault(start, []).append
+                append(key)
             groups = {start: Counter(found) for start, found in by_pane.items()}
         late = 0
         for start, counts in groups.items():
