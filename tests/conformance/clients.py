@@ -81,7 +81,7 @@ async def end_offset(kafka: BrokerUnderTest, topic: str, isolation: Isolation) -
     """Where the first partition ends for a reader of this isolation level."""
     tp = TopicPartition(topic, 0)
     async with consumer(kafka, isolation_level=isolation) as client:
-        return (await client.end_offsets([tp]))[tp]
+        return int((await client.end_offsets([tp]))[tp])
 
 
 async def all_stable(kafka: BrokerUnderTest, topic: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from aiokafka.cluster import ClusterMetadata
@@ -86,7 +87,7 @@ async def formed(members: list[RawMember], assignments: list[bytes]) -> None:
     for number, newcomer in enumerate(members):
         joining = asyncio.create_task(newcomer.join())
         for one in members[:number]:
-            await eventually(lambda one=one: answers_with(one, REBALANCE_IN_PROGRESS))
+            await eventually(partial(answers_with, one, REBALANCE_IN_PROGRESS))
         rejoined = await asyncio.gather(joining, *(one.join() for one in members[:number]))
         assert set(rejoined) == {NONE}
     plan = {one.member_id: data for one, data in zip(members, assignments, strict=True)}

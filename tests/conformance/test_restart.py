@@ -10,7 +10,7 @@ import pytest
 from aiokafka import OffsetAndMetadata, TopicPartition
 from aiokafka.errors import ProducerFenced
 
-from tests.brokers import BrokerUnderTest
+from tests.brokers import BrokerUnderTest, Kind
 from tests.conformance.clients import (
     all_stable,
     committed_offset,
@@ -52,7 +52,7 @@ def mortal(
 @pytest.fixture
 def kafka(mortal: Mortal, prefix: str) -> BrokerUnderTest:
     """The mortal broker, as the other tests know theirs."""
-    kind = "embedded" if isinstance(mortal, EmbeddedProcess) else "apache"
+    kind: Kind = "embedded" if isinstance(mortal, EmbeddedProcess) else "apache"
     return BrokerUnderTest(mortal.bootstrap, kind, prefix)
 
 
