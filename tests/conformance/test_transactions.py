@@ -224,10 +224,12 @@ async def test_starting_a_second_producer_aborts_what_the_first_has_open(
 
 async def test_every_step_of_a_fenced_producer_is_refused(kafka: BrokerUnderTest) -> None:
     topic = await kafka.create_topic("t")
+    group = f"{kafka.prefix}group"
     async with wire(kafka) as connection:
         zombie = RawProducer(connection, f"{kafka.prefix}id")
         await zombie.init()
         assert await zombie.add_partition(topic) == NONE
+        assert await zombie.add_offsets(group) == NONE
         rightful = RawProducer(connection, f"{kafka.prefix}id")
         await rightful.init()
 
@@ -235,6 +237,8 @@ async def test_every_step_of_a_fenced_producer_is_refused(kafka: BrokerUnderTest
         assert rightful.epoch > zombie.epoch
         assert await zombie.add_partition(topic) == INVALID_PRODUCER_EPOCH
         assert await zombie.produce(topic, b"v") == INVALID_PRODUCER_EPOCH
+        assert await zombie.add_offsets(group) == INVALID_PRODUCER_EPOCH
+        assert await zombie.commit_offset(group, topic, 7) == INVALID_PRODUCER_EPOCH
         assert await zombie.end(commit=True) == INVALID_PRODUCER_EPOCH
         assert await zombie.end(commit=False) == INVALID_PRODUCER_EPOCH
 
@@ -252,6 +256,18 @@ async def test_a_record_outside_the_transaction_is_refused(kafka: BrokerUnderTes
         assert await raw.produce(topic, b"v") == INVALID_TXN_STATE
 
     assert await end_offset(kafka, topic, "read_uncommitted") == 0
+
+
+async def test_offsets_outside_the_transaction_are_refused(kafka: BrokerUnderTest) -> None:
+    topic = await kafka.create_topic("t")
+    group = f"{kafka.prefix}group"
+    async with wire(kafka) as connection:
+        raw = RawProducer(connection, f"{kafka.prefix}id")
+        await raw.init()
+
+        assert await raw.commit_offset(group, topic, 7) == INVALID_TXN_STATE
+
+    assert await committed_offset(kafka, group, topic) is None
 
 
 async def test_a_commit_may_be_repeated_and_not_turned_into_an_abort(

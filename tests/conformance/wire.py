@@ -22,9 +22,11 @@ from aiokafka.protocol.group import (
 )
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import (
+    AddOffsetsToTxnRequest,
     AddPartitionsToTxnRequest,
     EndTxnRequest,
     InitProducerIdRequest,
+    TxnOffsetCommitRequest,
 )
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
@@ -178,6 +180,26 @@ class RawProducer:
         [(_, [(_, error, *_)])] = response.topics
         if error == NONE:
             self._sequence = due + len(records)
+        return int(error)
+
+    async def add_offsets(self, group: str) -> int:
+        """Make a group's offsets part of the transaction."""
+        response = await self.wire.to_transaction(
+            self.transactional_id,
+            AddOffsetsToTxnRequest(self.transactional_id, self.producer_id, self.epoch, group),
+        )
+        return int(response.error_code)
+
+    async def commit_offset(self, group: str, topic: str, offset: int) -> int:
+        """Set the group's offset for the topic's first partition, if the transaction commits."""
+        request = TxnOffsetCommitRequest(
+            self.transactional_id,
+            group,
+            self.producer_id,
+            self.epoch,
+            [(topic, [(0, offset, "")])],
+        )
+        [(_, [(_, error)])] = (await self.wire.to_group(group, request)).errors
         return int(error)
 
     async def end(self, *, commit: bool) -> int:
