@@ -61,9 +61,8 @@ def _retained_from(each: PartitionLog, topic: Topic, now: int) -> int:
 
 def is_dirty(each: PartitionLog, topic: Topic) -> bool:
     """Whether enough was appended since the last cleaning (`min.cleanable.dirty.ratio`)."""
-    dirty = each.entries[bisect_left(each.entries, each.clean_until, key=_LAST) :]
-    size = sum(entry.size for entry in dirty)
-    return size > 0 and size >= topic.config.min_dirty_ratio * each.bytes
+    dirty = each.bytes - each.clean_bytes
+    return dirty > 0 and dirty >= topic.config.min_dirty_ratio * each.bytes
 
 
 async def compact(state: State, topic: Topic, each: PartitionLog, now: int) -> None:

@@ -145,8 +145,11 @@ class FileStore:
         return b"".join(parts)
 
     def boundary(self, limit: int) -> int:
-        self._finish()
-        return max((each.until for each in self._segments if each.until <= limit), default=0)
+        # A segment of which nothing can be replaced yet goes on growing.
+        if self._growing and self._segments[-1].base < limit:
+            self._finish()
+        finished = self._segments[:-1] if self._growing else self._segments
+        return max((each.until for each in finished if each.until <= limit), default=0)
 
     def replace(self, batches: Sequence[Placed], until: int) -> list[Place]:
         replaced = [each for each in self._segments if each.base < until]

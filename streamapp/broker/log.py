@@ -95,6 +95,8 @@ class PartitionLog:
         self.watchers: set[Callable[[PartitionLog], None]] = set()
         #: Below this offset the log is compacted.
         self.clean_until = 0
+        #: How many bytes are below.
+        self.clean_bytes = 0
         #: How far it was compacted, and when (milliseconds), while tombstones there must stay.
         self.cleanings: list[tuple[int, int]] = []
         self.deleted = False
@@ -249,6 +251,7 @@ class PartitionLog:
         if gone:
             self._count(-sum(entry.size for entry in self.entries[:gone]), -gone)
             del self.entries[:gone]
+            self.count_clean()
         del self.aborted[: bisect_left(self.aborted, (offset,))]
         self.store.drop_before(offset)
         self._wake()
@@ -279,10 +282,16 @@ class PartitionLog:
         size = sum(entry.size for entry in self.entries)
         self._count(size - self.bytes, len(self.entries) - before)
         self.clean_until = until
+        self.clean_bytes = sum(entry.size for entry in fresh)
         # An aborted transaction whose marker is gone must not be listed: readers would wait for
         # the marker, and drop what the producer has committed since.
         markers = {header.base_offset for header, _ in cleaned if header.is_control}
         self.aborted = [each for each in self.aborted if each.last >= until or each.last in markers]
+
+    def count_clean(self) -> None:
+        """Count anew how many bytes are compacted."""
+        clean = self.entries[: bisect_left(self.entries, self.clean_until, key=_LAST)]
+        self.clean_bytes = sum(entry.size for entry in clean)
 
     def retire(self) -> None:
         """The topic is deleted: wake whoever waits, remove the bytes."""

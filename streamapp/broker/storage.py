@@ -104,6 +104,7 @@ class Storage:
             for data, place in store.recover():
                 each.replay(data, place, now)
             each.end = max(each.end, store.end, each.start)
+            each.count_clean()
             store.drop_before(each.start)
 
     def _delete_strays(self, state: State) -> None:

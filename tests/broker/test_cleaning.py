@@ -71,6 +71,9 @@ def run(taken: list[tuple[str, int, list[tuple[bytes, bytes | None]] | None]], a
             run_compaction(at)
             after = committed(log)
             assert (log.stable, log.end) == (stable, end)
+            assert log.clean_bytes == sum(
+                each.size for each in log.entries if each.last < log.clean_until
+            )
             assert set(after) <= set(before)
             assert latest(after) == latest(before)
             for position in range(end):  # a reader who is there already misses no last value

@@ -72,6 +72,18 @@ def test_compacted_batches_replace_all_up_to_a_boundary(tmp_path: Path) -> None:
     assert offsets(reopened(tmp_path)) == [1, *range(until, 8)]
 
 
+def test_a_segment_that_cannot_be_replaced_yet_goes_on_growing(tmp_path: Path) -> None:
+    store = filled(tmp_path, 7)
+    last = max(path.name for path in tmp_path.iterdir())
+    base = int(last.split(".")[0])
+
+    assert store.boundary(base) == base
+    store.append(placed(7), 7, 8)
+    store.close()
+
+    assert max(path.name for path in tmp_path.iterdir()) == last
+
+
 def test_a_store_compacted_to_nothing_knows_where_it_ends(tmp_path: Path) -> None:
     store = filled(tmp_path, 3)
     store.replace([], store.boundary(3))
