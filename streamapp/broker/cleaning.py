@@ -23,6 +23,7 @@ from .batches import Header
 from .decoding import records, without
 from .events import LogCleaned, LogTrimmed
 from .log import Aborted, Entry, PartitionLog
+from .segments import Place, Rewrite
 from .state import State
 from .topics import Topic
 
@@ -83,12 +84,20 @@ async def compact(state: State, topic: Topic, each: PartitionLog, now: int) -> N
     cleaner = _Cleaner(each, entries, until, horizon)
     for _ in cleaner.map_keys():
         await asyncio.sleep(0)
-    for _ in cleaner.rewrite():
-        await asyncio.sleep(0)
-    if each.deleted or each.start != start or not topic.config.compact:
+    until = cleaner.until
+    if until <= each.clean_until:
         return
-    if cleaner.until < until:
-        until = cleaner.until
+    rewrite = each.store.rewrite(until)
+    try:
+        for _ in cleaner.rewrite(rewrite):
+            await asyncio.sleep(0)
+        if each.deleted or each.start != start or not topic.config.compact:
+            rewrite.discard()
+            return
+        rewrite.commit()
+    except BaseException:
+        rewrite.discard()
+        raise
     each.replace(until, cleaner.cleaned)
     cleanings = [mark for mark in each.cleanings if mark[0] > horizon]
     cleanings.append((until, now))
@@ -116,7 +125,7 @@ class _Cleaner:
         for aborted in each.aborted_in(each.start, until):
             self._aborted.setdefault(aborted.producer_id, []).append(aborted)
         self.until = until
-        self.cleaned: list[tuple[Header, bytes]] = []
+        self.cleaned: list[tuple[Header, Place]] = []
 
     def map_keys(self) -> Iterator[None]:
         """Find the last offset of every key."""
@@ -135,8 +144,12 @@ class _Cleaner:
                 return
             yield
 
-    def rewrite(self) -> Iterator[None]:
-        """Keep what is to be kept of every batch."""
+    def rewrite(self, rewrite: Rewrite) -> Iterator[None]:
+        """Add what is to be kept of every batch."""
+
+        def keep(data: bytes) -> None:
+            self.cleaned.append((batches.parse(data), rewrite.add(data)))
+
         # Producer id to the number of its transaction's records that are kept.
         kept: dict[int, int] = {}
         last_of: dict[int, int] = {}
@@ -151,16 +164,15 @@ class _Cleaner:
             if header.is_control:
                 remains = kept.pop(header.producer_id, 0)
                 if remains or is_last or header.base_offset >= self._horizon:
-                    self.cleaned.append((header, data))
+                    keep(data)
             else:
                 smaller = self._clean(header, data)
                 if smaller is not None:
-                    self.cleaned.append((batches.parse(smaller), smaller))
+                    keep(smaller)
                     if header.is_transactional:
                         kept[header.producer_id] = kept.get(header.producer_id, 0) + 1
                 elif is_last or last_of.get(header.producer_id) == header.base_offset:
-                    empty = batches.empty_batch(header)
-                    self.cleaned.append((batches.parse(empty), empty))
+                    keep(batches.empty_batch(header))
             yield
 
     def _clean(self, header: Header, data: bytes) -> bytes | None:

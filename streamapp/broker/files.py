@@ -19,7 +19,7 @@ from typing import cast
 from . import batches
 from .errors import JournalCorrupt
 from .journal import FrameFile
-from .segments import Place, Placed
+from .segments import Place, Rewrite
 
 _NAME = re.compile(r"(\d{20})(?:-(\d{20}))?\.log")
 _TEMPORARY = ".tmp"
@@ -151,28 +151,8 @@ class FileStore:
         finished = self._segments[:-1] if self._growing else self._segments
         return max((each.until for each in finished if each.until <= limit), default=0)
 
-    def replace(self, batches: Sequence[Placed], until: int) -> list[Place]:
-        replaced = [each for each in self._segments if each.base < until]
-        if not replaced:
-            return []
-        base = replaced[0].base
-        path = self._directory / f"{base:020d}-{until:020d}.log"
-        temporary = path.with_suffix(_TEMPORARY)
-        temporary.unlink(missing_ok=True)
-        segment = _Segment(FrameFile(temporary), base, until)
-        places: list[Place] = [
-            _Position(segment, segment.file.append(data), len(data)) for _, _, data in batches
-        ]
-        segment.file.flush()
-        segment.file.path = path
-        temporary.rename(path)
-        _flush_directory(self._directory)
-        for each in replaced:
-            each.file.close()
-            if each.file.path != path:
-                each.file.path.unlink(missing_ok=True)
-        self._segments[: len(replaced)] = [segment]
-        return places
+    def rewrite(self, until: int) -> Rewrite:
+        return _Rewrite(self._directory, self._segments, until)
 
     def drop_before(self, offset: int) -> None:
         while self._segments and self._segments[0].until <= offset:
@@ -193,6 +173,38 @@ class FileStore:
     def delete(self) -> None:
         self.close()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class _Rewrite:
+    """A compacted file in the making; a `streamapp.broker.segments.Rewrite`."""
+
+    def __init__(self, directory: Path, segments: list[_Segment], until: int) -> None:
+        self._directory = directory
+        self._segments = segments
+        self._replaced = [each for each in segments if each.base < until]
+        base = self._replaced[0].base
+        self._path = directory / f"{base:020d}-{until:020d}.log"
+        temporary = self._path.with_suffix(_TEMPORARY)
+        temporary.unlink(missing_ok=True)
+        self._segment = _Segment(FrameFile(temporary), base, until)
+
+    def add(self, data: bytes) -> Place:
+        return _Position(self._segment, self._segment.file.append(data), len(data))
+
+    def commit(self) -> None:
+        file = self._segment.file
+        file.flush()
+        file.path = file.path.rename(self._path)
+        _flush_directory(self._directory)
+        for each in self._replaced:
+            each.file.close()
+            if each.file.path != self._path:
+                each.file.path.unlink(missing_ok=True)
+        self._segments[: len(self._replaced)] = [self._segment]
+
+    def discard(self) -> None:
+        self._segment.file.close()
+        self._segment.file.path.unlink(missing_ok=True)
 
 
 def _flush_directory(path: Path) -> None:

@@ -256,23 +256,16 @@ class PartitionLog:
         self.store.drop_before(offset)
         self._wake()
 
-    def replace(self, until: int, cleaned: Sequence[tuple[batches.Header, bytes]]) -> None:
+    def replace(self, until: int, cleaned: Sequence[tuple[batches.Header, Place]]) -> None:
         """Put compacted batches in place of all below `until`; offsets stay as they are."""
-        places = self.store.replace(
-            [
-                (header.base_offset, header.base_offset + header.last_offset_delta + 1, data)
-                for header, data in cleaned
-            ],
-            until,
-        )
         peak = -1
         fresh = []
-        for (header, data), place in zip(cleaned, places, strict=True):
+        for header, place in cleaned:
             peak = max(peak, header.max_timestamp)
-            last = header.base_offset + header.last_offset_delta
-            fresh.append(
-                Entry(header.base_offset, last, len(data), header.max_timestamp, peak, place)
-            )
+            base, newest = header.base_offset, header.max_timestamp
+            size = header.length + batches.LENGTH_OVERHEAD
+            last = base + header.last_offset_delta
+            fresh.append(Entry(base, last, size, newest, peak, place))
         rest = self.entries[bisect_left(self.entries, until, key=_LAST) :]
         for entry in rest:
             peak = max(peak, entry.newest)

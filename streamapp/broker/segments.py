@@ -8,8 +8,18 @@ from typing import Protocol
 #: What a store finds a batch by: in memory its bytes, in a file its position.
 Place = object
 
-#: A batch with its first offset and the offset after its last one.
-Placed = tuple[int, int, bytes]
+
+class Rewrite(Protocol):
+    """Batches that are to take the place of others: all of them at once, or none."""
+
+    def add(self, data: bytes) -> Place:
+        """Add the next batch."""
+
+    def commit(self) -> None:
+        """Put what was added in the place of what was there."""
+
+    def discard(self) -> None:
+        """Leave everything as it was."""
 
 
 class Store(Protocol):
@@ -24,8 +34,8 @@ class Store(Protocol):
     def boundary(self, limit: int) -> int:
         """The highest offset up to `limit` below which batches can be replaced."""
 
-    def replace(self, batches: Sequence[Placed], until: int) -> list[Place]:
-        """Keep these batches in place of all below `until` (a `boundary`), all or nothing."""
+    def rewrite(self, until: int) -> Rewrite:
+        """Begin to replace all batches below `until` (a `boundary`)."""
 
     def drop_before(self, offset: int) -> None:
         """Free what holds nothing but batches below `offset`."""
@@ -38,6 +48,19 @@ class Store(Protocol):
 
     def delete(self) -> None:
         """Let go of the files and remove them."""
+
+
+class _MemoryRewrite:
+    """The log holds the batches; nothing is to be done."""
+
+    __slots__ = ()
+
+    def add(self, data: bytes) -> Place:
+        return data
+
+    def commit(self) -> None: ...
+
+    def discard(self) -> None: ...
 
 
 class MemoryStore:
@@ -56,8 +79,8 @@ class MemoryStore:
     def boundary(self, limit: int) -> int:
         return limit
 
-    def replace(self, batches: Sequence[Placed], until: int) -> list[Place]:
-        return [data for _, _, data in batches]
+    def rewrite(self, until: int) -> Rewrite:
+        return _MemoryRewrite()
 
     def drop_before(self, offset: int) -> None: ...
 

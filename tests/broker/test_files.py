@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from streamapp.broker import batches
 from streamapp.broker.errors import JournalCorrupt
 from streamapp.broker.files import FileStore
+from streamapp.broker.segments import Place
 from tests.broker.building import batch
 
 
@@ -27,6 +28,14 @@ def filled(directory: Path, count: int, segment_bytes: int = 200) -> FileStore:
     for offset in range(count):
         store.append(placed(offset), offset, offset + 1)
     return store
+
+
+def replace(store: FileStore, until: int, *kept: bytes) -> list[Place]:
+    """Keep these batches of all that are below `until`."""
+    rewrite = store.rewrite(until)
+    places = [rewrite.add(data) for data in kept]
+    rewrite.commit()
+    return places
 
 
 def offsets(store: FileStore) -> list[int]:
@@ -64,7 +73,7 @@ def test_compacted_batches_replace_all_up_to_a_boundary(tmp_path: Path) -> None:
     until = store.boundary(5)
     assert 0 < until <= 5
 
-    places = store.replace([(1, 2, placed(1))], until)
+    places = replace(store, until, placed(1))
     assert store.read(places) == placed(1)
     store.append(placed(7), 7, 8)
     store.close()
@@ -84,9 +93,22 @@ def test_a_segment_that_cannot_be_replaced_yet_goes_on_growing(tmp_path: Path) -
     assert max(path.name for path in tmp_path.iterdir()) == last
 
 
+def test_a_rewrite_that_is_discarded_changes_nothing(tmp_path: Path) -> None:
+    store = filled(tmp_path, 4)
+    files = sorted(tmp_path.iterdir())
+
+    rewrite = store.rewrite(store.boundary(4))
+    rewrite.add(placed(1))
+    rewrite.discard()
+    store.close()
+
+    assert sorted(tmp_path.iterdir()) == files
+    assert offsets(reopened(tmp_path)) == [0, 1, 2, 3]
+
+
 def test_a_store_compacted_to_nothing_knows_where_it_ends(tmp_path: Path) -> None:
     store = filled(tmp_path, 3)
-    store.replace([], store.boundary(3))
+    replace(store, store.boundary(3))
     store.close()
 
     store = reopened(tmp_path)
@@ -102,7 +124,7 @@ def test_killed_between_a_compacted_file_and_what_it_replaces_only_it_counts(
     store = filled(at, 6)
     until = store.boundary(6)
     shutil.copytree(at, before)
-    store.replace([(5, 6, placed(5))], until)
+    replace(store, until, placed(5))
     store.close()
     for path in before.iterdir():
         shutil.copy(path, at)
@@ -115,12 +137,12 @@ def test_killed_between_a_compacted_file_and_what_it_replaces_only_it_counts(
 def test_killed_between_two_compacted_files_the_longer_one_counts(tmp_path: Path) -> None:
     at, before = tmp_path / "at", tmp_path / "before"
     store = filled(at, 4)
-    store.replace([(1, 2, placed(1)), (3, 4, placed(3))], store.boundary(4))
+    replace(store, store.boundary(4), placed(1), placed(3))
     for offset in (4, 5):
         store.append(placed(offset), offset, offset + 1)
     until = store.boundary(6)
     shutil.copytree(at, before)
-    store.replace([(5, 6, placed(5))], until)
+    replace(store, until, placed(5))
     store.close()
     for path in before.iterdir():
         shutil.copy(path, at)
