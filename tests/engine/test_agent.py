@@ -264,10 +264,10 @@ def test_a_table_in_an_inner_function_or_a_comprehension_is_found() -> None:
     async def agent(batches: Batches) -> None:
         async for batch in batches:
 
-            def inner() -> Any:
-                return [words.add(key) for key in batch]
+            def inner(keys: Any) -> Any:
+                return [words.add(key) for key in keys]
 
-            inner()
+            inner(batch)
 
     assert used_by(agent) == {words}
 
