@@ -80,6 +80,7 @@ class Broker:
             self._state.host = self._host
             self._state.port = await self._server.listen(self._host, self._port)
         except BaseException:
+            self._halt()
             self._close_files()
             raise
         self._cleaning = asyncio.create_task(self._clean(), name="broker cleaning")

@@ -82,8 +82,14 @@ async def compact(state: State, topic: Topic, each: PartitionLog, now: int) -> N
         default=0,
     )
     cleaner = _Cleaner(each, entries, until, horizon)
+
+    def is_overtaken() -> bool:
+        return each.deleted or each.start != start or not topic.config.compact
+
     for _ in cleaner.map_keys():
         await asyncio.sleep(0)
+        if is_overtaken():
+            return
     until = cleaner.until
     if until <= each.clean_until:
         return
@@ -91,9 +97,9 @@ async def compact(state: State, topic: Topic, each: PartitionLog, now: int) -> N
     try:
         for _ in cleaner.rewrite(rewrite):
             await asyncio.sleep(0)
-        if each.deleted or each.start != start or not topic.config.compact:
-            rewrite.discard()
-            return
+            if is_overtaken():
+                rewrite.discard()
+                return
         rewrite.commit()
     except BaseException:
         rewrite.discard()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from streamapp.broker import batches, cleaning
 from streamapp.broker.cleaning import clean, compact, is_dirty, retain
-from streamapp.broker.events import ConfigsSet, TopicCreated
+from streamapp.broker.events import ConfigsSet, TopicCreated, TopicDeleted
 from streamapp.broker.log import PartitionLog
 from streamapp.broker.state import State
 from tests.broker.building import Clock, append, batch, close, committed, state, whole
@@ -265,6 +265,23 @@ def test_a_cleaning_with_many_keys_goes_as_far_as_its_memory(
         run_compaction(at)
 
     assert latest(committed(log)) == {b"%d" % number: b"1" for number in range(10)}
+
+
+@pytest.mark.parametrize("step", range(1, 10))
+def test_a_cleaning_that_is_overtaken_by_a_deletion_gives_up(tmp_path: Path, step: int) -> None:
+    at, log = opened(tmp_path, Clock())
+    for _ in range(5):
+        append(log, batch((b"a", b"1")))
+    cleaning_up = compact(at, at.topics.topic("t"), log, at.now())
+    with contextlib.suppress(StopIteration):
+        for number in range(20):
+            if number == step:
+                at.record(TopicDeleted("t"))
+            cleaning_up.send(None)
+
+    assert "t" not in at.topics
+    assert list((tmp_path / "logs" / "1").iterdir()) == []
+    close(at, at.journal)  # type: ignore[arg-type]
 
 
 def test_a_log_is_dirty_when_enough_was_appended() -> None:
