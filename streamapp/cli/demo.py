@@ -79,6 +79,7 @@ def demo(
     console = Console(stderr=True)
     console.print("[bold]streamapp demo[/]: errors of a log, counted in windows, exactly once")
     try:
+        from streamapp.broker import BrokerError
         from streamapp.demo.folder import Folder
         from streamapp.demo.run import Demo, Options
     except ImportError as error:
@@ -87,7 +88,6 @@ def demo(
     place = Folder(folder or (_FOLDERS / ("demo" if log is None else f"demo-{log.name}")))
     if fresh:
         place.clear()
-    _log_to(place.demo_log)
     options = Options(
         folder=place,
         log=log,
@@ -100,14 +100,18 @@ def demo(
     async def run() -> bytes:
         return msgspec.json.encode(await Demo(options, console).run())
 
-    summary = asyncio.run(run())
+    with place.claim(log):
+        _log_to(place.demo_log)
+        try:
+            summary = asyncio.run(run())
+        except BrokerError as error:
+            raise click.ClickException(str(error)) from None
     if as_json:
         click.echo(summary.decode())
 
 
 def _log_to(path: Path) -> None:
     """Keep log lines away from the view; what matters of them ends as a message anyway."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(
         filename=path,
         filemode="w",

@@ -9,6 +9,7 @@ from typing import Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from streamapp.demo.errors import DemoError
 from streamapp.demo.tally import Tally
 
 __all__ = ["Observer"]
@@ -55,7 +56,11 @@ class Observer:
         await self._admin.close()
 
     async def find_topics(self) -> bool:
-        """Begin to read if all the topics are there; return whether they are."""
+        """Begin to read if all the topics are there; return whether they are.
+
+        Raises:
+            DemoError: their beginning is gone.
+        """
         topics = await self._admin.describe_topics(sorted(self._tally.topics()))
         if any(topic["error_code"] for topic in topics):
             return False
@@ -64,6 +69,13 @@ class Observer:
             for topic in topics
             for partition in topic["partitions"]
         ]
+        whole = self._tally.whole_topics()
+        begins = await self._consumer.beginning_offsets(self._partitions)
+        if any(begin for partition, begin in begins.items() if partition.topic in whole):
+            raise DemoError(
+                "this demo is older than its topics keep records, which is a week, so a part of what"
+                " it found is gone: begin anew with --fresh"
+            )
         self._consumer.assign(self._partitions)
         self._reading = asyncio.get_running_loop().create_task(self._read(), name="demo: observer")
         return True

@@ -41,7 +41,7 @@ class Options:
     """What the demo is asked to do.
 
     Attributes:
-        folder: where it keeps everything.
+        folder: where it keeps everything; claimed.
         log: the log; None is a generated sample in the folder.
         rate: lines a second; 0 is as many as go, None too but for the sample.
         seconds: after which it ends, counted from when the view starts.
@@ -93,7 +93,7 @@ class Demo:
             StreamappError: it cannot start, or not go on; what was committed stays.
         """
         folder = self._options.folder
-        with self._signals(), folder.claim(self._options.log):
+        with self._signals():
             if self._options.log is None and folder.write_sample():
                 self._say(f"A sample of an error log: {shown(folder.sample)}")
             async with Broker(0, folder.broker) as broker:
@@ -188,14 +188,14 @@ class Demo:
         with View(self._console, self._tally, shown(path), size, now()) as view:
             async with self._receiving(receiver) as lines:
                 await self._show(view, worker, observer, lines)
+                if self._options.svg is not None:
+                    self._options.svg.write_text(export_svg(view.screen), "utf-8")
             view.show("Stopping: what was read is committed first.", now())
             await worker.stop(self._hurrying)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_LOOK_SECONDS):
                     await observer.catch_up()
             view.show(self._closing_words(), now(), last=True)
-            if self._options.svg is not None:
-                self._options.svg.write_text(export_svg(view.screen), "utf-8")
 
     @contextlib.asynccontextmanager
     async def _receiving(self, receiver: FileReceiver) -> AsyncIterator[asyncio.Task[object]]:

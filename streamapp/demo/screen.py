@@ -53,7 +53,7 @@ class Screen:
     def draw(self, width: int, height: int) -> RenderableType:
         """The whole view, in so many columns and at most so many lines."""
         width = max(_NARROWEST, min(width, _WIDEST))
-        windows = _latest(self.tally.windows.values(), max(3, height - _FRAME) + 1)
+        windows = _latest(self.tally.windows.values(), max(3, height - _FRAME))
         # First come, first served: a module keeps its colour.
         colours = dict(zip(self.tally.modules, _COLOURS, strict=False))
         return Group(
@@ -77,17 +77,18 @@ class Screen:
 
     def _numbers(self, width: int) -> RenderableType:
         tally = self.tally
+        trail = min(30, width - 62)
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_column(style=_QUIET, width=9)
         grid.add_column(justify="right", width=11, style="bold")
         grid.add_column(justify="right", width=10)
-        grid.add_column(width=30, style="cyan", no_wrap=True)
-        grid.add_column(no_wrap=True, overflow="ellipsis", width=width - 68)
+        grid.add_column(width=trail, style="cyan", no_wrap=True)
+        grid.add_column(no_wrap=True, overflow="ellipsis", width=width - 38 - trail)
         grid.add_row(
             "ingested",
             f"{tally.ingested:,}",
             f"{self.ingested.rate:,.0f}/s",
-            sparkline(self.ingested.rates, 30),
+            sparkline(self.ingested.rates, trail),
             Text(f"{self._share():.0%} of the log", style=_QUIET),
         )
         behind = tally.ingested - tally.processed
@@ -95,14 +96,14 @@ class Screen:
             "processed",
             f"{tally.processed:,}",
             f"{self.processed.rate:,.0f}/s",
-            sparkline(self.processed.rates, 30),
+            sparkline(self.processed.rates, trail),
             Text(f"{behind:,} behind" if behind > 0 else "caught up", style=_QUIET),
         )
         grid.add_row(
             "errors",
             f"{tally.errors:,}",
             f"{self.errors.rate:,.0f}/s",
-            sparkline(self.errors.rates, 30),
+            sparkline(self.errors.rates, trail),
             Text.assemble(
                 (f"late {tally.late:,}", "red" if tally.late else _QUIET),
                 (", ", _QUIET),
@@ -156,7 +157,7 @@ class Screen:
                 table.add_row(Text(day, style=_QUIET))
             table.add_row(
                 f"{_time_of_day(window.start)} \N{EN DASH} {_time_of_day(window.end)}",
-                Text("final", style=_QUIET) if window.final else Text("open", style="green"),
+                Text("final", style=_QUIET) if window.final else "open",
                 f"{window.total:,}",
                 stacked_bar(window, colours, self.tally.highest, bar),
                 _modules(window, colours, names),

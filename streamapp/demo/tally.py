@@ -106,6 +106,11 @@ class Tally:
         """The topics that it wants to be told."""
         return {WINDOWS, ERRORS, positions_of(LINES), *LEDGERS}
 
+    @staticmethod
+    def whole_topics() -> set[str]:
+        """Those of them that it needs from their first record on."""
+        return {WINDOWS, *LEDGERS}
+
     @property
     def settled(self) -> bool:
         """Whether all that is ingested is counted, as far as the topics were read."""
