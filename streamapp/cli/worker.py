@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import signal
+import sys
 from typing import Any
 
+import mode
+from faust import Worker as FaustWorker
 from faust.cli.base import option
 from faust.cli.worker import worker as faust_worker
 from mode import ServiceT
 
 from streamapp.engine.app import App
+from streamapp.errors import StreamappError
 
-__all__ = ["worker"]
+__all__ = ["EngineWorker", "worker"]
 
 
 class worker(faust_worker):
@@ -41,6 +45,10 @@ class worker(faust_worker):
         ),
     ]
 
+    @property
+    def _Worker(self) -> type[mode.Worker]:
+        return EngineWorker if isinstance(self.app, App) else super()._Worker
+
     def as_service(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -61,6 +69,35 @@ class worker(faust_worker):
             if once:
                 app.task(_stop_when_finished)
         return service
+
+
+class EngineWorker(FaustWorker):
+    """Faust's worker, which ends on the engine's own errors with their message and exit code 1.
+
+    They say what is wrong and what to do; a stack of service starts says neither.
+    """
+
+    async def start(self) -> None:
+        """Start the services."""
+        try:
+            await super().start()
+        except StreamappError as error:
+            self._tell(error)
+            raise SystemExit(1) from None
+
+    def _shutdown_loop(self) -> None:
+        error = self.crash_reason
+        if not isinstance(error, StreamappError):
+            super()._shutdown_loop()
+            return
+        self._crash_reason = None
+        super()._shutdown_loop()
+        self._tell(error)
+        raise SystemExit(1)
+
+    @staticmethod
+    def _tell(error: StreamappError) -> None:
+        print(f"streamapp: {error}", file=sys.__stderr__, flush=True)
 
 
 async def _stop_when_finished(app: App) -> None:

@@ -27,7 +27,6 @@ __all__ = ["Engine"]
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 60.0
 _ONCE_POLL = 0.05
 
 
@@ -149,6 +148,7 @@ class Engine(Service):
         """
         deadline = time.monotonic() + self.app.broker_patience
         said = False
+        pause = 0.25
         while True:
             admin = AIOKafkaAdminClient(**options)
             try:
@@ -160,7 +160,8 @@ class Engine(Service):
                 if not said:
                     log.warning("waiting for a broker at %s", options["bootstrap_servers"])
                     said = True
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 5.0)
             else:
                 return admin
 

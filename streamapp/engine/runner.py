@@ -185,6 +185,11 @@ class TaskRunner:
         return None if buffer is None else buffer.until
 
     @property
+    def position_known(self) -> bool:
+        """Whether the task is open and its partitions are being read."""
+        return bool(self._buffers)
+
+    @property
     def quiet(self) -> bool:
         """Whether all that was taken in is processed and committed."""
         return bool(self._buffers) and not self._busy and self._pending == 0

@@ -21,7 +21,6 @@ from tests.engine.test_engine import publish
 from tests.engine.workers import read_all, read_table
 from tests.polling import eventually
 
-
 #: A word that makes a record batch of its own larger than a small limit.
 REFUSED = b"refused" * 20
 

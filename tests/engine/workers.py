@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections import defaultdict
@@ -64,10 +63,9 @@ class Worker:
         self._process.wait()
         self._file.close()
 
-    def terminate(self) -> int:
-        """SIGTERM; return the exit code."""
-        self._process.send_signal(signal.SIGTERM)
-        return self.wait()
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
 
     def wait(self, timeout: float = 120.0) -> int:
         """Return the exit code, once it has one."""
