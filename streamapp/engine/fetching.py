@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 __all__ = ["WholeBatches"]
 
@@ -91,13 +91,14 @@ def read_whole(partition_records: Any) -> None:
 
 
 class WholeBatches:
-    """Makes a consumer read whole record batches, and takes apart what its `getmany` returns then.
+    """Makes a consumer read whole record batches; they are read with `getmany` of this object then.
 
     Arguments:
         consumer: started, and not subscribed yet; it has no deserializers.
     """
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
         try:
             self._fetcher: Any = consumer._fetcher
             self._fetch = self._fetcher._proc_fetch_request
@@ -124,9 +125,16 @@ class WholeBatches:
     def _give_up(error: AttributeError) -> None:
         log.warning("this aiokafka does not hand out whole record batches (%s): slower", error)
 
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int
+    ) -> dict[TopicPartition, Sequence[Any]]:
+        """Return what was fetched, as `AIOKafkaConsumer.getmany` does, errors included."""
+        fetched = await self._consumer.getmany(*partitions, timeout_ms=timeout_ms)
+        return {tp: self.records(found) for tp, found in fetched.items()}
+
     @staticmethod
     def records(fetched: Sequence[Any]) -> Sequence[Any]:
-        """Return the records of one partition from what `getmany` returned for it."""
+        """Return the records of one partition from what the consumer's `getmany` has of it."""
         if fetched and type(fetched[0]) is _Records:
             return fetched[0] if len(fetched) == 1 else list(chain.from_iterable(fetched))
         return fetched

@@ -251,7 +251,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._wait()
                 continue
             try:
-                fetched = await consumer.getmany(*ready, timeout_ms=_POLL_MS)
+                fetched = await whole_batches.getmany(*ready, timeout_ms=_POLL_MS)
             except OffsetOutOfRangeError as error:
                 await self._jump(consumer, error)
                 continue
@@ -268,7 +268,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
                     position = await consumer.position(tp)
                 except (IllegalStateError, KafkaError):
                     continue
-                runner.feed(tp.topic, whole_batches.records(fetched.get(tp, ())), position)
+                runner.feed(tp.topic, fetched.get(tp, ()), position)
 
     async def _wait(self) -> None:
         try:

@@ -14,6 +14,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.marker import (
     MARKER_KEY,
     Marker,
@@ -71,14 +72,17 @@ class Restore:
             max_partition_fetch_bytes=_FETCH_BYTES,
         )
         await consumer.start()
+        whole_batches = WholeBatches(consumer)
         try:
             consumer.assign([marks, *logs])
             consumer.pause(*logs)
             begins = await consumer.beginning_offsets([marks, *logs])
             ends = await self._stable_ends(consumer, [marks, *logs])
-            marker = await self._latest_marker(consumer, marks, begins[marks], ends[marks])
+            marker = await self._latest_marker(
+                consumer, whole_batches, marks, begins[marks], ends[marks]
+            )
             positions = self._start_positions(marker, logs, begins, ends)
-            await self._apply(consumer, logs, positions, ends, marker or Marker())
+            await self._apply(consumer, whole_batches, logs, positions, ends, marker or Marker())
         finally:
             await consumer.stop()
         return marker, positions
@@ -109,7 +113,12 @@ class Restore:
         return f"{self._topology.name}/{self._partition}"
 
     async def _latest_marker(
-        self, consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int
+        self,
+        consumer: AIOKafkaConsumer,
+        whole_batches: WholeBatches,
+        tp: TopicPartition,
+        begin: int,
+        end: int,
     ) -> Marker | None:
         """Read backwards from the end in growing steps: the topic is compacted, its tail is short."""
         step = 64
@@ -120,7 +129,7 @@ class Restore:
             found = None
             consumer.seek(tp, start)
             while await consumer.position(tp) < end:
-                for record in (await consumer.getmany(tp, timeout_ms=_POLL_MS)).get(tp, ()):
+                for record in (await whole_batches.getmany(tp, timeout_ms=_POLL_MS)).get(tp, ()):
                     if record.key == MARKER_KEY and record.value is not None:
                         found = record
             if found is not None:
@@ -156,6 +165,7 @@ class Restore:
     async def _apply(
         self,
         consumer: AIOKafkaConsumer,
+        whole_batches: WholeBatches,
         logs: Mapping[TopicPartition, str],
         positions: dict[str, int],
         ends: Mapping[TopicPartition, int],
@@ -167,7 +177,7 @@ class Restore:
         if behind:
             consumer.resume(*behind)
         while behind:
-            fetched = await consumer.getmany(*behind, timeout_ms=_POLL_MS)
+            fetched = await whole_batches.getmany(*behind, timeout_ms=_POLL_MS)
             writes = []
             for tp, records in fetched.items():
                 table = TableWrites(logs[tp])

@@ -296,13 +296,13 @@ async def test_partition_records_with_other_names_pass_through(
 
 
 async def _read_to_the_end(
-    consumer: AIOKafkaConsumer, tp: TopicPartition, whole_batches: WholeBatches | None
+    consumer: AIOKafkaConsumer, tp: TopicPartition, reader: AIOKafkaConsumer | WholeBatches
 ) -> Iterator[Any]:
     found: list[Any] = []
     [end] = (await consumer.end_offsets([tp])).values()
     while await consumer.position(tp) < end:
-        fetched = (await consumer.getmany(tp, timeout_ms=100)).get(tp, [])
-        found += fetched if whole_batches is None else whole_batches.records(fetched)
+        fetched = (await reader.getmany(tp, timeout_ms=100)).get(tp, ())
+        found += fetched
     return map(shown, found)
 
 
@@ -340,7 +340,7 @@ async def test_a_consumer_reads_the_same_after_pauses_and_seeks(
             consumer.resume(tp)
             plain.seek(tp, offset)
 
-            expected = list(await _read_to_the_end(plain, tp, None))
+            expected = list(await _read_to_the_end(plain, tp, plain))
             found = list(await _read_to_the_end(consumer, tp, whole_batches))
 
             assert found == expected
