@@ -12,6 +12,7 @@ from typing import NamedTuple
 from aiokafka.partitioner import DefaultPartitioner
 
 from streamapp.engine.outbox import Headers, Outgoing
+from streamapp.errors import RecordError
 
 __all__ = ["Log", "LoggedRecord"]
 
@@ -71,7 +72,7 @@ class Log:
         count = self.partitions.setdefault(record.topic, self.default_partitions)
         if record.partition is not None:
             if not 0 <= record.partition < count:
-                raise ValueError(
+                raise RecordError(
                     f"the topic {record.topic} has {count} partitions: there is no partition {record.partition}"
                 )
             return record.partition
