@@ -132,15 +132,15 @@ class Batch:
         if self._values is None:
             self._decode()
         if self._times is None:
-            find = self._source.event_time
+            find = self._source.event_times
             if find is None:
                 self._times = [record.timestamp for record in self._records]
             else:
                 try:
-                    self._times = [find(value) for value in self.values]
+                    self._times = find(self.values)
                 except Exception:
-                    self._keep_readable(lambda record, value: find(value))
-                    self._times = [find(value) for value in self.values]
+                    self._keep_readable(lambda record, value: find([value]))
+                    self._times = find(self.values)
         return self._times
 
     def __len__(self) -> int:
@@ -179,7 +179,7 @@ class Batch:
                 self._keys = [None if r.key is None else decode_key(r.key) for r in self._records]
         except Exception:
             self._decode_one_by_one()
-        if self._source.event_time is not None:
+        if self._source.event_times is not None:
             # A value whose event time cannot be read is as bad as one that cannot be decoded:
             # found here, before an agent has seen the batch.
             self.event_times  # noqa: B018

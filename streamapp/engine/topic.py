@@ -13,7 +13,7 @@ from streamapp.engine.context import current_outbox
 from streamapp.engine.outbox import Headers, Outgoing
 from streamapp.errors import ConfigurationError, RecordError
 from streamapp.state.codecs import Codec, codec_for
-from streamapp.state.time import EventTime, event_time_of
+from streamapp.state.time import EventTimes, event_times_of
 from streamapp.state.windows import milliseconds
 
 __all__ = ["Topic"]
@@ -44,7 +44,8 @@ class Topic(faust.Topic):
         key_type = options.get("key_type")
         schema_types = {"value_type": _for_faust(value_type), "key_type": _for_faust(key_type)}
         super().__init__(*args, **{**options, **schema_types})
-        self.event_time: EventTime | None = event_time_of(event_time)
+        #: Finds the event times of values; `None` means their records' timestamps.
+        self.event_times: EventTimes | None = event_times_of(event_time)
         self.grace_ms = milliseconds(grace)
         self.value_codec: Codec = codec_for(value_type, decode)
         self.key_codec: Codec = codec_for(bytes if key_type is None else key_type)

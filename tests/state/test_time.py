@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp.state.time import event_time_of, least, to_milliseconds
+from streamapp.state.time import event_time_of, event_times_of, least, to_milliseconds
 from tests.state.quick import QUICK
 
 
@@ -74,6 +74,27 @@ def test_event_time_is_what_a_function_says():
     of = event_time_of(lambda value: value.at + 1.0)
     assert of is not None
     assert of(Line(1.5)) == 2500
+
+
+@QUICK
+@given(
+    st.lists(
+        st.sampled_from(
+            [{"at": 1.5}, Line(1.5), Line(1500), Line(-2), Line(True), Line(1 << 62), Line("x"), 7]
+        )
+    )
+)
+def test_many_event_times_are_those_of_the_values_one_by_one(values: list[Any]):
+    one, many = event_time_of("at"), event_times_of("at")
+    assert one is not None
+    assert many is not None
+    try:
+        expected = [one(value) for value in values]
+    except Exception as error:
+        with pytest.raises(type(error)):
+            many(values)
+    else:
+        assert many(values) == expected
 
 
 def test_a_field_out_of_range_is_refused():
