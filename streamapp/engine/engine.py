@@ -17,6 +17,7 @@ from streamapp.engine.group import Group
 from streamapp.engine.identity import Identity
 from streamapp.engine.provision import Provisioned, provision, provision_late
 from streamapp.engine.task import Surroundings
+from streamapp.engine.trim import Trimmer
 from streamapp.errors import StreamappError
 from streamapp.state.store import StoreMemory
 
@@ -47,6 +48,7 @@ class Engine(Service):
         self._identity: Identity | None = None
         self._provisioned: Provisioned | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._trimming: asyncio.Task[None] | None = None
 
     async def on_start(self) -> None:
         """Claim an identity, make the topics, join the groups."""
@@ -93,6 +95,9 @@ class Engine(Service):
             for topology in topologies
         ]
         await asyncio.gather(*(group.start() for group in self.groups))
+        trimmer = Trimmer(self.groups, options, settings.trim_interval)
+        self._trimming = asyncio.get_running_loop().create_task(trimmer.run())
+        self._trimming.add_done_callback(self._watched)
         heap.settle()
         log.info(
             "worker %s runs %s",
@@ -105,9 +110,10 @@ class Engine(Service):
 
     async def on_stop(self) -> None:
         """Finish the batches at hand, commit, leave the groups."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait({self._watch})
+        for task in (self._watch, self._trimming):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
         await asyncio.gather(*(group.stop() for group in self.groups))
         self.groups = []
         if self._identity is not None:

@@ -34,6 +34,7 @@ class EngineSettings:
         transaction_timeout: after which the broker aborts what a dead worker left open.
         commit_deadline: after which a commit's outcome counts as unknown.
         replication: of the topics that the engine makes; `-1` is the broker's default.
+        trim_interval: between two rounds of deleting what was read of repartition topics.
         attempts: how often a batch is tried before an agent's error stops the worker.
         backoff: the first and the longest pause between two tries.
         compression: of what the engine publishes: `None`, `gzip`, `snappy`, `lz4` or `zstd`.
@@ -53,6 +54,7 @@ class EngineSettings:
     rebalance_timeout: float = 60.0
     replication: int = -1
     compression: str | None = None
+    trim_interval: float = 30.0
     attempts: int = 10
     backoff: tuple[float, float] = (0.1, 5.0)
     #: Tasks that open (fence and restore) at the same time.

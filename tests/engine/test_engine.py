@@ -311,3 +311,44 @@ async def test_a_worker_name_is_taken_once_on_a_host(
         with pytest.raises(ConfigurationError, match="a worker named one is running already"):
             async with running(named()):
                 pass
+
+
+async def test_a_repartition_topic_is_trimmed_behind_what_was_committed(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    app = make_app(kafka, tmp_path, engine={"trim_interval": 0.05})
+    source = app.topic(kafka.topic("in"), value_type=str, partitions=1)
+    by_word = app.key_by("words", aggregate=Count(), partitions=1)
+    counts = app.BatchTable("counts", default=int)
+
+    @app.batch_agent(source, within=0)
+    async def split(batches: Batches) -> None:
+        async for batch in batches:
+            for word in batch:
+                by_word.add(word)
+
+    @app.batch_agent(by_word, within=0)
+    async def count(batches: Batches) -> None:
+        async for batch in batches:
+            for word, found in batch.items():
+                counts[word] += found
+
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a", b"b", b"a"])
+    between = TopicPartition(by_word.name, 0)
+    async with (
+        running(app) as engine,
+        AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap) as consumer,
+    ):
+
+        async def trimmed() -> bool:
+            [group] = [g for g in engine.groups if g.topology.name == "count"]
+            runner = group.runners.get(0)
+            if runner is None or runner.task is None or not runner.checkpoints:
+                return False
+            begins = await consumer.beginning_offsets([between])
+            return bool(begins[between] == runner.task.marker.sources[between.topic] > 0)
+
+        await eventually(trimmed)
+    table = await read_table(kafka.bootstrap, f"{app.conf.id}-counts-changelog")
+    assert table == {b'"a"': b"2", b'"b"': b"1"}
