@@ -36,6 +36,8 @@ class Marker(msgspec.Struct, kw_only=True):
         idle: the marks of upstream tasks that said they are idle.
         watermark: the task's own; it never goes back.
         closed: up to which watermark each windowed table has closed its windows.
+        windows: `[size, step]` of each windowed table, in milliseconds: panes of another shape mean
+            something else.
         changelogs: where each changelog ended after the checkpoint *before* this one.
     """
 
@@ -46,6 +48,7 @@ class Marker(msgspec.Struct, kw_only=True):
     idle: list[str] = []
     watermark: int | None = None
     closed: dict[str, int] = {}
+    windows: dict[str, tuple[int, int]] = {}
     changelogs: dict[str, int] = {}
 
 

@@ -26,7 +26,7 @@ from streamapp.engine.outbox import Outbox, Outgoing
 from streamapp.engine.settings import EngineSettings
 from streamapp.engine.topology import Topology
 from streamapp.engine.watermarks import Watermarks
-from streamapp.errors import RecordError
+from streamapp.errors import RecordError, StoreError
 from streamapp.state.cursor import Cursor
 from streamapp.state.plain import PlainState
 from streamapp.state.store import Store, TableWrites
@@ -168,7 +168,19 @@ class Task:
     # ------------------------------------------------------------------ where it stands
 
     def restored(self, marker: Marker, positions: dict[str, int]) -> None:
-        """Take up a checkpoint: the store holds its state, `positions` of the changelogs included."""
+        """Take up a checkpoint: the store holds its state, `positions` of the changelogs included.
+
+        Raises:
+            StoreError: a windowed table had windows of another shape.
+        """
+        for table, _ in self._windowed:
+            before, now = marker.windows.get(table.name), (table.spec.size, table.spec.step)
+            if before is not None and before != now:
+                raise StoreError(
+                    f"the table {table.name!r} of {self.name} was kept in windows of {before[0]} ms every {before[1]} ms, "
+                    f"it is declared with {now[0]} every {now[1]}: its panes mean something else. Keep the shape, or "
+                    "give the table another name to begin anew"
+                )
         self.marker = marker
         self.positions = dict(positions)
         self.watermarks.restore(marker.marks, marker.idle, marker.watermark)
@@ -382,6 +394,7 @@ class Task:
                 for table, state in self._windowed
                 if state.closed_until is not None
             },
+            windows={table.name: (table.spec.size, table.spec.step) for table, _ in self._windowed},
             changelogs=dict(self.positions),
         )
 

@@ -11,7 +11,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from streamapp import App, Batches
+from streamapp import App, Batches, Count
 from streamapp.engine.engine import Engine
 from streamapp.errors import StoreError
 from streamapp.faults import inject
@@ -170,3 +170,29 @@ async def set_limit(kafka: BrokerUnderTest, topic: str, limit: int) -> None:
                 )
             ]
         )
+
+
+async def test_windows_of_another_shape_over_old_state_are_refused(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    def windowed(size: float, step: float) -> App:
+        app = make_app(kafka, tmp_path)
+        source = app.topic(kafka.topic("in"), value_type=str, partitions=1)
+        counts = app.BatchTable("counts", aggregate=Count(), key_type=str).hopping(size, step)
+
+        @app.batch_agent(source, within=0)
+        async def count(batches: Batches) -> None:
+            async for batch in batches:
+                for word in batch:
+                    counts[word] += 1
+
+        return app
+
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a", b"b"])
+    await run_once(windowed(30, 10))
+    await run_once(windowed(30, 10))
+    with pytest.raises(
+        StoreError, match="30000 ms every 10000 ms, it is declared with 60000 every 10000"
+    ):
+        await run_once(windowed(60, 10))
