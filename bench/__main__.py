@@ -125,7 +125,7 @@ def main() -> int:
     """Run the comparison; return 1 when the engine costs more than the limit allows."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--records", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--limit", type=float, default=1.3, help="highest ratio to the bare loop")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -42,6 +42,7 @@ class Event(msgspec.Struct):
     kind: str
     page: str
     session: str
+    agent: str
     amount: float
     sequence: int
 
@@ -60,6 +61,7 @@ def events(count: int, seed: int) -> Iterator[tuple[int, Event]]:
                 kind=("view", "click", "search", "purchase")[number % 4],
                 page=f"/catalogue/section-{number % 97:02d}/item-{number * 7919 % 10_007:05d}",
                 session=f"{draw.getrandbits(128):032x}",
+                agent=f"Mozilla/5.0 (X11; Linux x86_64) {number % 31}",
                 amount=number % 10_000 / 100,
                 sequence=number,
             ),

@@ -188,13 +188,13 @@ def consumed(fetch: Fetch, *, whole: bool) -> list[Any]:
     return outcome
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(fetches())
 def test_the_same_records_and_positions_come_out(fetch: Fetch) -> None:
     assert consumed(fetch, whole=True) == consumed(fetch, whole=False)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(fetches(), st.data())
 def test_what_is_cut_off_gives_the_same(fetch: Fetch, data: st.DataObject) -> None:
     cut = Fetch(
@@ -204,7 +204,7 @@ def test_what_is_cut_off_gives_the_same(fetch: Fetch, data: st.DataObject) -> No
     assert consumed(cut, whole=True) == consumed(cut, whole=False)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(fetches().filter(lambda fetch: fetch.data), st.data())
 def test_a_flipped_bit_gives_the_same_error(fetch: Fetch, data: st.DataObject) -> None:
     broken = bytearray(fetch.data)
@@ -214,7 +214,7 @@ def test_a_flipped_bit_gives_the_same_error(fetch: Fetch, data: st.DataObject) -
     assert consumed(flipped, whole=True) == consumed(flipped, whole=False)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(fetches().filter(lambda fetch: len(fetch.data) > HEADER_END), st.data())
 def test_damage_under_a_right_checksum_gives_the_same_error(
     fetch: Fetch, data: st.DataObject
