@@ -14,6 +14,8 @@ __all__ = ["demo"]
 
 _FOLDERS = Path(".streamapp")
 
+_PIPE_WIDTH = 100
+
 _EPILOG = """\b
 Examples:
     streamapp demo
@@ -77,6 +79,8 @@ def demo(
     was, also after kill -9 of everything. Ctrl-C ends it.
     """
     console = Console(stderr=True)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
     console.print("[bold]streamapp demo[/]: errors of a log, counted in windows, exactly once")
     try:
         from streamapp.broker import BrokerError

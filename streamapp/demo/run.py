@@ -19,7 +19,7 @@ from streamapp.demo.screen import export_svg
 from streamapp.demo.summary import Summary
 from streamapp.demo.tally import LINES, Tally
 from streamapp.demo.view import View
-from streamapp.demo.worker import Worker
+from streamapp.demo.worker import COMMAND, Worker
 from streamapp.receivers.file import FileReceiver
 from streamapp.receivers.positions import COMPACTED, read_committed
 from streamapp.receivers.topics import TopicSpec, ensure_topics, positions_of
@@ -103,7 +103,7 @@ class Demo:
                 try:
                     await worker.start()
                     self._say(
-                        f"Worker: faust -A streamapp worker, process {worker.pid},"
+                        f"Worker: {COMMAND}, process {worker.pid},"
                         f" log in {shown(folder.worker_log)}"
                     )
                     async with Observer(broker.bootstrap, self._tally) as observer:

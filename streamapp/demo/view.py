@@ -15,8 +15,8 @@ from streamapp.demo.tally import Tally
 __all__ = ["View"]
 
 _BEAT_SECONDS = 1.0
-_PICTURE = 100, 36
-"""Columns and lines of the last picture where there is no terminal."""
+_PICTURE_LINES = 36
+"""Of the last picture where there is no terminal."""
 
 
 class View:
@@ -74,7 +74,7 @@ class View:
             size = self._console.size
             self._live.update(screen.draw(size.width, size.height - 1), refresh=True)
         elif last:
-            self._console.print(screen.draw(*_PICTURE), width=_PICTURE[0], crop=False)
+            self._console.print(screen.draw(self._console.width, _PICTURE_LINES))
         elif beat:
             self._say(line(screen))
         if self._live is None and changed and not last:

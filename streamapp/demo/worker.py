@@ -13,10 +13,17 @@ from pathlib import Path
 from streamapp.demo.errors import DemoError
 from streamapp.demo.folder import Folder, shown
 
-__all__ = ["Worker"]
+__all__ = ["COMMAND", "Worker"]
 
 STOP_TIMEOUT = 10.0
 """Seconds that a worker may take to finish its batches before it is killed."""
+
+NAME = "demo"
+"""A named worker is a static member of its groups: what was killed is replaced at once, where a
+member without a name would be waited for until its session ends."""
+
+COMMAND = f"faust -A streamapp worker --name {NAME}"
+"""What one would type to start such a worker."""
 
 _TAIL_LINES = 15
 
@@ -50,7 +57,7 @@ class Worker:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "streamapp.demo.leash"),
                 *("--app", "streamapp", "--datadir", str(self._folder.faust)),
-                *("--loglevel", "info", "worker"),
+                *("--loglevel", "info", "worker", "--name", NAME),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from streamapp.demo.folder import Folder
 from streamapp.errors import DecodeError
 from streamapp.logs import decode_log_line
 from tests.polling import eventually
@@ -52,7 +53,7 @@ class Running:
     @property
     def worker(self) -> int:
         """The worker's process id, or 0 before it is known."""
-        found = re.search(r"worker, process (\d+)", self.said)
+        found = re.search(r"Worker: .*, process (\d+)", self.said)
         return int(found[1]) if found else 0
 
     def has_processed(self, lines: int) -> bool:
@@ -214,13 +215,12 @@ def test_a_line_that_cannot_be_read_is_set_aside_and_the_rest_is_counted(tmp_pat
 
 
 def test_the_folder_of_one_log_is_not_used_for_another_unless_begun_anew(tmp_path: Path):
-    error = "[Sun Dec 04 04:47:44 2005] [error] mod_jk child init 1 -2\n"
-    one, other = tmp_path / "one.log", tmp_path / "other.log"
-    one.write_text(error)
-    other.write_text(error * 2)
-    assert count(tmp_path / "demo", "--logs", str(one))["errors"] == 1
-    with demo(tmp_path / "demo", "--logs", str(other)) as running:
+    folder, log = Folder(tmp_path / "demo"), tmp_path / "some.log"
+    log.write_text("[Sun Dec 04 04:47:44 2005] [error] mod_jk child init 1 -2\n")
+    with folder.claim(None):
+        folder.broker.mkdir()
+    with demo(folder.path, "--logs", str(log)) as running:
         code, _ = running.result()
     assert code == 1
-    assert "--fresh" in running.said
-    assert count(tmp_path / "demo", "--logs", str(other), "--fresh")["errors"] == 2
+    assert "holds the demo of sample.log: begin anew with --fresh" in running.said
+    assert count(folder.path, "--logs", str(log), "--fresh")["errors"] == 1
