@@ -173,7 +173,6 @@ class AppTest:
         # Tasks begin without the views of this test: a table that an agent did not declare has no
         # state in its task, here as in a worker.
         self._outside = copy_context()
-        self._generation = 0
         self._open()
         for topology in self.topologies:
             for table in topology.tables:
@@ -202,7 +201,7 @@ class AppTest:
             self._tasks[topology.name] = [self._open_task(topology, p) for p in range(count)]
 
     def _open_task(self, topology: Topology, partition: int) -> Task:
-        path = self.directory / str(self._generation) / topology.name / str(partition)
+        path = self.directory / topology.name / str(partition)
         store = Store(path, f"{topology.app_id}/{topology.name}/{partition}", self._memory)
         task = self._outside.copy().run(
             Task, topology, partition, store, self._settings, self._world
@@ -225,7 +224,8 @@ class AppTest:
         """
         await self._close()
         if not keep_stores:
-            self._generation += 1
+            for topology in self.topologies:
+                shutil.rmtree(self.directory / topology.name)
         self._open()
 
     def crash(self, moment: Moment = "before-commit") -> None:

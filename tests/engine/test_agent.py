@@ -162,9 +162,10 @@ async def test_an_agent_that_ends_while_another_batch_waits_has_not_taken_that_o
 
 
 async def test_an_agent_may_give_up_waiting_for_a_batch_and_ask_again() -> None:
-    seen = []
+    seen, starts = [], []
 
     async def agent(batches: Batches) -> None:
+        starts.append(1)
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.01):
@@ -175,6 +176,7 @@ async def test_an_agent_may_give_up_waiting_for_a_batch_and_ask_again() -> None:
     await asyncio.sleep(0.05)
     await run.process(2)
     assert seen == [[1], [2]]
+    assert len(starts) == 1
     await run.stop()
 
 

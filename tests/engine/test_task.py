@@ -14,7 +14,7 @@ from streamapp import App, Batches, Count
 from streamapp.engine.key_by import is_mark, read_mark
 from streamapp.engine.marker import decode_progress
 from streamapp.engine.task import WindowRecord
-from streamapp.errors import RecordError
+from streamapp.errors import RecordError, TableError
 from tests.engine.tasks import Record, TaskOnTrial, an_app, json_records
 
 SECOND = 1000
@@ -200,9 +200,10 @@ async def test_a_batch_that_is_rolled_back_leaves_no_trace(on_trial: Make) -> No
                 await rough.process(junk)
             rough.task.rolled_back()
             broken = False
-        if random_.random() < 0.3:
-            # Processed to the end, but the transaction failed.
-            await rough.process(values)
+        if random_.random() < 0.5:
+            # Processed to the end, but the transaction failed; the next cut is another one.
+            ahead = json_records("abcz", rough.task.marker.sources["events"], rough.now + 5_000)
+            await rough.process(random_.choice([values, ahead]))
             rough.task.rolled_back()
         found = await rough.process(values)
         rough.commit(found)
@@ -378,6 +379,23 @@ async def test_a_window_is_final_once_the_watermark_has_passed_its_end(on_trial:
     assert [(r.topic, r.key) for r in trial.committed] == [("final", b"a"), ("final", b"b")]
 
 
+async def test_no_record_is_at_hand_between_batches(on_trial: Make) -> None:
+    app = an_app()
+    table = app.BatchTable("windows", aggregate=Count(), key_type=str).tumbling(10)
+
+    @app.batch_agent(app.topic("events"))
+    async def first(batches: Batches) -> None:
+        async for batch in batches:
+            for value in batch:
+                table[value] += 1
+                break
+
+    trial = on_trial(app)
+    await trial.step(["a", "b"])
+    with pytest.raises(TableError, match="no record at hand"):
+        trial.task.tables["windows"].now()  # type: ignore[union-attr]
+
+
 async def test_updates_are_the_open_windows_that_the_batch_changed(on_trial: Make) -> None:
     app, table = windowed()
     table.emit_updates(app.topic("updates"))
@@ -496,6 +514,15 @@ async def test_a_new_owner_says_where_it_stands(on_trial: Make) -> None:
     checkpoint = await trial.step()
     assert [read_mark(r).time for r in checkpoint.outputs] == [5_000] * 4
     assert not trial.task.due(set())
+
+
+async def test_a_task_that_opens_again_says_where_it_stands(on_trial: Make) -> None:
+    app, _ = windowed_behind_key_by()
+    trial = on_trial(app, topology="send")
+    await trial.step(json_records(["a"], 0, at=5_000))
+    assert not trial.task.due(set())
+    trial.task.restored(trial.task.marker, trial.task.positions)
+    assert trial.task.due(set())
 
 
 async def test_a_task_without_records_says_that_it_is_idle(on_trial: Make) -> None:

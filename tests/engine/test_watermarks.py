@@ -80,6 +80,17 @@ def test_alone_it_goes_on_with_the_clock_from_where_it_stands() -> None:
     assert marks.advance(1_000_200, {"a"}) == 37
 
 
+def test_alone_again_it_goes_on_from_where_it_stands_then() -> None:
+    marks = of(a=[])
+    marks.observe("a", 0, 0)
+    marks.advance(TIMEOUT, {"a"})
+    assert marks.advance(TIMEOUT + 50, {"a"}) == 50
+    marks.observe("a", 60, 1_000)
+    assert marks.advance(1_000, {"a"}) == 60
+    assert marks.advance(1_000 + TIMEOUT, {"a"}) == 60
+    assert marks.advance(1_000 + TIMEOUT + 5, {"a"}) == 65
+
+
 def test_when_all_are_idle_the_last_marks_count() -> None:
     marks = of(a=[], b=[])
     marks.observe("a", 500, 0)

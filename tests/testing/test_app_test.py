@@ -454,6 +454,27 @@ async def test_a_table_that_its_agent_did_not_declare_is_missed_as_in_a_worker()
             await t.send("in", 1)
 
 
+async def test_a_table_of_another_topology_is_missed_after_a_restart_too() -> None:
+    app = an_app()
+    table = app.BatchTable("table", default=int)
+    hidden = {"table": table}
+
+    @app.batch_agent(app.topic("in"))
+    async def reads(batches: Batches) -> None:
+        async for _ in batches:
+            _ = hidden["table"]["n"]
+
+    @app.batch_agent(app.topic("other"), uses=[table])
+    async def owns(batches: Batches) -> None:
+        async for _ in batches:
+            pass
+
+    async with app.test() as t:
+        await t.restart()
+        with pytest.raises(TableError, match="used where no task has it"):
+            await t.send("in", 1)
+
+
 async def test_changelogs_are_what_a_restart_would_find(t: AppTest) -> None:
     await t.send(shop.orders, "tea", at=1_000)
     await t.send(shop.orders, "tea", at=12_000)
@@ -540,6 +561,33 @@ async def test_a_restart_finds_what_was_committed(t: AppTest, keep_stores: bool)
     assert shop.windows.window(Window(0, 10_000)) == {"tea": 2}
     await t.send(shop.orders, "tea", at=3_000)
     assert values(t, shop.totals_out) == [("tea", 1), ("tea", 2), ("tea", 3)]
+
+
+@pytest.mark.parametrize("keep_stores", [True, False])
+async def test_the_stores_of_another_host_are_not_found(t: AppTest, keep_stores: bool) -> None:
+    left = t.directory / "count" / "0" / "left"
+    left.touch()
+    await t.restart(keep_stores=keep_stores)
+    assert left.exists() is keep_stores
+
+
+async def test_what_was_deleted_stays_so_when_the_store_did_not_hear_of_it() -> None:
+    app = an_app()
+    table = app.BatchTable("table", key_type=str)
+
+    @app.batch_agent(app.topic("in"))
+    async def keep(batches: Batches) -> None:
+        async for batch in batches:
+            for key in batch:
+                if table.pop(key, None) is None:
+                    table[key] = 1
+
+    async with app.test(partitions=1) as t:
+        await t.send("in", "a")
+        assert dict(table.items()) == {"a": 1}
+        t.crash("after-commit")
+        await t.send("in", "a")
+        assert dict(table.items()) == t.changelog(table) == {}
 
 
 async def test_a_restart_begins_agents_anew() -> None:
