@@ -11,7 +11,7 @@ import gc
 
 __all__ = ["settle"]
 
-_YOUNG = 10_000
+_YOUNG = 50_000
 
 
 def settle() -> None:
