@@ -25,6 +25,9 @@ _BATCHES = 3
 _FRAME = 16
 """Lines of the screen that are not windows."""
 
+_SHORTEST_BAR = 18
+"""The watermark stands above it."""
+
 _COLOURS: Final = ("cyan", "yellow", "magenta", "blue", "green")
 _OTHER_COLOUR: Final = "white"
 _QUIET = "bright_black"
@@ -140,7 +143,7 @@ class Screen:
     def _windows(
         self, windows: list[WindowCounts], colours: dict[str, str], width: int
     ) -> RenderableType:
-        bar = (width - _FIXED) * 2 // 5
+        bar = max(_SHORTEST_BAR, (width - _FIXED) * 2 // 5)
         names = width - _FIXED - bar
         watermark = _time_of_day(self.tally.watermark)
         table = _table(width)

@@ -156,6 +156,27 @@ def test_a_start_after_the_end_finds_nothing_new_and_shows_the_windows(sampled: 
     assert summary["batches"] == before["batches"]
 
 
+def test_on_a_terminal_it_draws_its_view(sampled: tuple[Path, Any]):
+    folder, before = sampled
+    ours, its = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamapp", "demo", "--dir", str(folder), "--until-done"],
+        cwd=CHECKOUT,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30", "NO_COLOR": "1"},
+        stderr=its,
+    )
+    os.close(its)
+    drawn = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while data := os.read(ours, 65_536):
+            drawn += data
+    os.close(ours)
+    assert process.wait() == 0
+    *earlier, last = drawn.decode().split("by module")
+    assert "Nothing new in the log" in "".join(earlier)
+    assert f"{SAMPLE_LINES:,} lines, {before['errors']:,} errors" in last
+
+
 @pytest.mark.skipif(not REAL_LOG.exists(), reason=f"the real log is not at {REAL_LOG}")
 def test_a_real_log_is_counted_exactly(tmp_path: Path):
     summary = count(tmp_path, "--logs", str(REAL_LOG))
