@@ -21,9 +21,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from streamapp.engine.agent import BatchAgent
+from streamapp.engine.context import current_outbox
 from streamapp.engine.key_by import KeyBy, is_mark
 from streamapp.engine.marker import MARKER_KEY, LedgerEntry, Marker, encode
-from streamapp.engine.outbox import Outgoing
+from streamapp.engine.outbox import Outbox, Outgoing
 from streamapp.engine.settings import Guarantee
 from streamapp.engine.task import Checkpoint, Slice, Surroundings, Task
 from streamapp.engine.topic import Topic
@@ -69,7 +70,7 @@ class AppTest:
 
     Topics have the partitions that they are declared with, or the application's
     `topic_partitions`, and every partition has its task: records that should meet and were not
-    sent to one owner do not meet here either.
+    sent to one owner do not meet here either. Faust's own agents and tables are not run.
 
     Arguments:
         agents: only the topologies of these agents run; without it, all that are declared.
@@ -174,6 +175,8 @@ class AppTest:
         # state in its task, here as in a worker.
         self._outside = copy_context()
         self._open()
+        outside = _Outside({}, 0)
+        self._bound.append((outside, current_outbox.set(outside)))
         for topology in self.topologies:
             for table in topology.tables:
                 view = self.table(table)
@@ -187,9 +190,9 @@ class AppTest:
         trace: TracebackType | None,
     ) -> None:
         await self._close()
-        for view, token in self._bound:
+        for bound, token in self._bound:
             # A fixture may leave in another context than it entered: the view is closed there.
-            if token.var.get(None) is view:
+            if token.var.get(None) is bound:
                 with contextlib.suppress(ValueError):
                     token.var.reset(token)
         self._bound = []
@@ -251,7 +254,8 @@ class AppTest:
     ) -> None:
         """Send a record, and process until nothing is left to do (in `batch`: at its end).
 
-        Key and value are encoded as the topic says; bytes go as they are.
+        Key and value are encoded as the topic says; bytes go as they are, which is how a topic with
+        a `decode` of its own is fed.
 
         Arguments:
             at: the record's timestamp, without one the clock's time; it is the event time of topics
@@ -489,6 +493,16 @@ class AppTest:
             if agent in topology.agents:
                 return latest_marker(self._log, topology.checkpoint_topic, partition)
         raise ConfigurationError(f"the agent {agent.name} does not run in this test")
+
+
+class _Outside(Outbox):
+    """Where a send goes that the test itself makes: to an error, instead of to a broker."""
+
+    def put(self, record: Outgoing) -> None:
+        """Refuse."""
+        raise StreamappError(
+            f"a test has no broker: await t.send(topic, …) gives {record.topic} a record, and agents send as always"
+        )
 
 
 def _memory_directory() -> Path | None:

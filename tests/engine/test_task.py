@@ -14,7 +14,7 @@ from streamapp import App, Batches, Count
 from streamapp.engine.key_by import is_mark, read_mark
 from streamapp.engine.marker import decode_progress
 from streamapp.engine.task import WindowRecord
-from streamapp.errors import RecordError, TableError
+from streamapp.errors import RecordError, StoreError, TableError
 from tests.engine.tasks import Record, TaskOnTrial, an_app, json_records
 
 SECOND = 1000
@@ -394,6 +394,21 @@ async def test_no_record_is_at_hand_between_batches(on_trial: Make) -> None:
     await trial.step(["a", "b"])
     with pytest.raises(TableError, match="no record at hand"):
         trial.task.tables["windows"].now()  # type: ignore[union-attr]
+
+
+async def test_windows_of_another_shape_are_refused_over_old_panes(on_trial: Make) -> None:
+    trial = on_trial(windowed()[0])
+    await trial.step([event("a", 1)])
+    app = an_app()
+    table = app.BatchTable("windows", aggregate=Count(), key_type=str).tumbling(20)
+
+    @app.batch_agent(app.topic("events"))
+    async def count(batches: Batches) -> None:
+        async for batch in batches:
+            table["n"] += len(batch)
+
+    with pytest.raises(StoreError, match="10000 ms every 10000 ms, it is declared with 20000"):
+        on_trial(app).task.restored(trial.task.marker, {})
 
 
 async def test_updates_are_the_open_windows_that_the_batch_changed(on_trial: Make) -> None:

@@ -112,6 +112,11 @@ async def test_a_topic_that_no_agent_reads_is_a_mistake(t: AppTest) -> None:
         await t.send("ordesr", "tea")
 
 
+async def test_a_send_of_the_tests_own_does_not_look_for_a_broker(t: AppTest) -> None:
+    with pytest.raises(StreamappError, match=r"t\.send\(topic"):
+        await shop.orders.send(value="tea")
+
+
 async def test_a_partition_that_is_not_there_is_a_mistake(t: AppTest) -> None:
     with pytest.raises(StreamappError, match="orders has 4 partitions"):
         await t.send(shop.orders, "tea", partition=4)
