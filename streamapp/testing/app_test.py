@@ -9,36 +9,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from contextvars import Token, copy_context
+from contextvars import Token
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from streamapp.engine.agent import BatchAgent
 from streamapp.engine.context import current_outbox
 from streamapp.engine.key_by import KeyBy, is_mark
-from streamapp.engine.marker import MARKER_KEY, LedgerEntry, Marker, encode
+from streamapp.engine.marker import LedgerEntry, Marker
 from streamapp.engine.outbox import Outbox, Outgoing
 from streamapp.engine.settings import Guarantee
-from streamapp.engine.task import Checkpoint, Slice, Surroundings, Task
+from streamapp.engine.task import Surroundings
 from streamapp.engine.topic import Topic
 from streamapp.engine.topology import Topology, build_topologies
 from streamapp.errors import ConfigurationError, StreamappError, TableError
-from streamapp.state.store import Store, StoreMemory
 from streamapp.state.table import Table, WindowedTable
 from streamapp.state.time import to_milliseconds
 from streamapp.state.windowed import parse_pane_key
 from streamapp.state.windows import milliseconds
-from streamapp.testing.log import Log, LoggedRecord
+from streamapp.testing.log import Log
 from streamapp.testing.records import DeadLetter, Sent, dead_letter, sent
-from streamapp.testing.restoring import latest_marker, restore
+from streamapp.testing.restoring import latest_marker
 from streamapp.testing.views import PlainView, WindowedView, merged, view_of
+from streamapp.testing.worker import Moment, Worker
 
 if TYPE_CHECKING:
     from streamapp.engine.app import App
@@ -47,18 +44,9 @@ __all__ = ["AppTest"]
 
 #: Where the clock of a test begins unless told otherwise.
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-_STORE_MEMORY = 16 << 20
-#: More checkpoints than this without coming to rest: the agents feed each other for ever.
-_RESTLESS = 100_000
 #: The clock moves in steps, so that what happens between two of them happens in its order.
 _STEP_MS = 1_000
 _STEPS = 1_000
-
-#: Linux has it; in a container it may be small.
-_SHARED_MEMORY = Path("/dev/shm")
-_ROOM = 256 << 20
-
-Moment = Literal["before-commit", "after-commit"]
 
 
 class AppTest:
@@ -106,15 +94,10 @@ class AppTest:
             worker="test",
             dead_letter_topic=app.dead_letter_topic,
         )
-        self._outputs: list[LoggedRecord] = []
-        self._tasks: dict[str, list[Task]] = {}
+        self._worker = Worker(self.topologies, self._settings, self._world, self._log)
         self._holding = 0
-        self._cut: int | None = None
-        self._crash: Moment | None = None
         self._round_robin = 0
         self._bound: list[tuple[Any, Token[Any]]] = []
-        #: The ledger: one entry a checkpoint, in the order of commits.
-        self.ledger: list[LedgerEntry] = []
 
     def _chosen(self, agents: Iterable[BatchAgent] | None) -> list[Topology]:
         declared = self.app.batch_agents.values()
@@ -167,14 +150,7 @@ class AppTest:
     # ------------------------------------------------------------------ its life
 
     async def __aenter__(self) -> AppTest:
-        self._directory = tempfile.TemporaryDirectory(
-            prefix="streamapp-test-", dir=_memory_directory()
-        )
-        self._memory = StoreMemory(_STORE_MEMORY)
-        # Tasks begin without the views of this test: a table that an agent did not declare has no
-        # state in its task, here as in a worker.
-        self._outside = copy_context()
-        self._open()
+        self._worker.start()
         outside = _Outside({}, 0)
         self._bound.append((outside, current_outbox.set(outside)))
         for topology in self.topologies:
@@ -189,34 +165,13 @@ class AppTest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._close()
+        await self._worker.stop()
         for bound, token in self._bound:
             # A fixture may leave in another context than it entered: the view is closed there.
             if token.var.get(None) is bound:
                 with contextlib.suppress(ValueError):
                     token.var.reset(token)
         self._bound = []
-        self._directory.cleanup()
-
-    def _open(self) -> None:
-        for topology in self.topologies:
-            count = self._log.partitions[topology.sources[0].name]
-            self._tasks[topology.name] = [self._open_task(topology, p) for p in range(count)]
-
-    def _open_task(self, topology: Topology, partition: int) -> Task:
-        path = self.directory / topology.name / str(partition)
-        store = Store(path, f"{topology.app_id}/{topology.name}/{partition}", self._memory)
-        task = self._outside.copy().run(
-            Task, topology, partition, store, self._settings, self._world
-        )
-        restore(task, store, self._log)
-        return task
-
-    async def _close(self) -> None:
-        tasks, self._tasks = self._tasks, {}
-        for members in tasks.values():
-            for task in members:
-                await task.close()
 
     async def restart(self, *, keep_stores: bool = False) -> None:
         """Stop the worker and start another, which restores from the changelogs and the markers.
@@ -225,11 +180,7 @@ class AppTest:
             keep_stores: it finds the stores of the one before, as on the same host; without it, it
                 has none and rebuilds them from the changelogs.
         """
-        await self._close()
-        if not keep_stores:
-            for topology in self.topologies:
-                shutil.rmtree(self.directory / topology.name)
-        self._open()
+        await self._worker.restart(keep_stores=keep_stores)
 
     def crash(self, moment: Moment = "before-commit") -> None:
         """Let the worker die at its next checkpoint; another starts by itself and goes on.
@@ -238,7 +189,7 @@ class AppTest:
             moment: `before-commit`: the agents have finished, the transaction is lost;
                 `after-commit`: the transaction is committed, the stores do not know of it.
         """
-        self._crash = moment
+        self._worker.crash_at = moment
 
     # ------------------------------------------------------------------ in
 
@@ -296,7 +247,7 @@ class AppTest:
 
     def cut_every(self, records: int | None) -> None:
         """Cut batches after so many records; `None`: as the agents declare with `max_records`."""
-        self._cut = records
+        self._worker.cut_every = records
 
     async def advance(self, seconds: float | timedelta) -> None:
         """Let time pass: partitions become idle, watermarks go on, windows close.
@@ -312,104 +263,22 @@ class AppTest:
     @property
     def directory(self) -> Path:
         """Where the stores are; it is gone after the test."""
-        return Path(self._directory.name)
+        return self._worker.directory
 
     @property
     def now(self) -> int:
         """The clock, in milliseconds since the epoch."""
         return self._now
 
-    # ------------------------------------------------------------------ at work
-
     async def run(self) -> None:
         """Process until nothing is left to do: every record, and every window that has to close.
+
+        `send`, `batch` and `advance` do it by themselves; after an error it tries again.
 
         Raises:
             Exception: what an agent raised; its batch is rolled back and comes first next time.
         """
-        for _ in range(_RESTLESS):
-            if not await self._step():
-                return
-        raise StreamappError(
-            f"after {_RESTLESS:,} checkpoints there is still something to do: do agents send to each other in a circle?"
-        )
-
-    async def _step(self) -> bool:
-        """Let each task that has something to do make a checkpoint; return whether one had."""
-        worked = False
-        for topology in self.topologies:
-            for partition in range(len(self._tasks[topology.name])):
-                task = self._tasks[topology.name][partition]
-                slices = self._take(task)
-                if slices or task.due(self._caught_up(task, slices)):
-                    worked = True
-                    await self._checkpoint(task, slices)
-        return worked
-
-    def _take(self, task: Task) -> list[Slice]:
-        room = self._cut or task.topology.max_records
-        slices = []
-        for source in task.topology.sources:
-            position = task.marker.sources[source.name]
-            records = self._log.read(source.name, task.partition)[position : position + room]
-            if records:
-                room -= len(records)
-                slices.append(Slice(source.name, position, position + len(records), records))
-        return slices
-
-    def _caught_up(self, task: Task, slices: Sequence[Slice]) -> set[str]:
-        positions = task.marker.sources | {part.topic: part.until_offset for part in slices}
-        return {
-            source.name
-            for source in task.topology.sources
-            if positions[source.name] == self._log.end(source.name, task.partition)
-        }
-
-    async def _checkpoint(self, task: Task, slices: list[Slice]) -> None:
-        guarantee = self._settings.guarantee
-        if guarantee is Guarantee.AT_MOST_ONCE and slices:
-            self._commit(task, task.skipping(slices))
-        try:
-            checkpoint = await task.process(slices, self._caught_up(task, slices))
-        except Exception:
-            task.rolled_back()
-            raise
-        except BaseException:
-            await task.abort()
-            raise
-        if guarantee is Guarantee.AT_LEAST_ONCE:
-            self._publish(checkpoint.outputs, checkpoint.marker.sequence)
-            checkpoint.outputs = []
-        moment, self._crash = self._crash, None
-        if moment == "before-commit":
-            await self.restart(keep_stores=True)
-        elif moment == "after-commit":
-            self._write(task, checkpoint)
-            await self.restart(keep_stores=True)
-        else:
-            self._commit(task, checkpoint)
-
-    def _commit(self, task: Task, checkpoint: Checkpoint) -> None:
-        task.committed(checkpoint, self._write(task, checkpoint), None)
-
-    def _write(self, task: Task, checkpoint: Checkpoint) -> dict[str, int]:
-        """Write what the transaction publishes; return where the changelogs end."""
-        topology, partition = task.topology, task.partition
-        self._publish(checkpoint.outputs, checkpoint.marker.sequence + partition)
-        changes = list(checkpoint.changelog(topology, partition))
-        marker = Outgoing(
-            topology.checkpoint_topic, MARKER_KEY, encode(checkpoint.marker), partition
-        )
-        entry = Outgoing(topology.ledger_topic, None, encode(checkpoint.entry), partition)
-        self._log.append([*changes, marker, entry], self._now, 0)
-        self.ledger.append(checkpoint.entry)
-        return {
-            writes.table: self._log.end(topology.changelog(writes.table), partition)
-            for writes in checkpoint.writes
-        }
-
-    def _publish(self, outputs: list[Outgoing], keyless: int) -> None:
-        self._outputs += self._log.append(outputs, self._now, keyless)
+        await self._worker.run()
 
     # ------------------------------------------------------------------ out
 
@@ -427,7 +296,7 @@ class AppTest:
         marks = isinstance(declared, KeyBy)
         return [
             sent(record, declared)
-            for record in self._outputs
+            for record in self._worker.outputs
             if record.topic == name and not (marks and is_mark(record))
         ]
 
@@ -435,7 +304,12 @@ class AppTest:
     def dead_letters(self) -> list[DeadLetter]:
         """The records that could not be processed."""
         name = self.app.dead_letter_topic
-        return [dead_letter(record) for record in self._outputs if record.topic == name]
+        return [dead_letter(record) for record in self._worker.outputs if record.topic == name]
+
+    @property
+    def ledger(self) -> list[LedgerEntry]:
+        """The ledger: one entry a checkpoint, in the order of commits."""
+        return self._worker.ledger
 
     @property
     def late(self) -> int:
@@ -453,9 +327,9 @@ class AppTest:
 
     def _states(self, table: Table[Any], partition: int | None) -> dict[int, Any]:
         topology = self._topology_of(table)
-        if not self._tasks:
+        if not self._worker.tasks:
             raise TableError(f"the table {table.name!r} was read after its test: read it within")
-        tasks = self._tasks[topology.name]
+        tasks = self._worker.tasks[topology.name]
         chosen = tasks if partition is None else [tasks[partition]]
         return {task.partition: task.tables[table.name] for task in chosen}
 
@@ -503,15 +377,6 @@ class _Outside(Outbox):
         raise StreamappError(
             f"a test has no broker: await t.send(topic, …) gives {record.topic} a record, and agents send as always"
         )
-
-
-def _memory_directory() -> Path | None:
-    """Return a directory in memory with room for stores, where a store opens ten times faster."""
-    try:
-        room = shutil.disk_usage(_SHARED_MEMORY).free
-    except OSError:
-        return None
-    return _SHARED_MEMORY if room >= _ROOM and os.access(_SHARED_MEMORY, os.W_OK) else None
 
 
 def _decoded_key(table: Table[Any], raw: bytes) -> Any:

@@ -539,7 +539,7 @@ async def test_an_error_in_a_batch_comes_out_at_its_end(t: AppTest) -> None:
 async def test_agents_that_send_to_each_other_for_ever_are_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("streamapp.testing.app_test._RESTLESS", 20)
+    monkeypatch.setattr("streamapp.testing.worker._RESTLESS", 20)
     app = an_app()
     again = app.topic("again")
 
