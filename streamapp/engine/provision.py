@@ -106,7 +106,10 @@ async def provision(
         _check_co_partitioned(topology, partitions, bootstrap)
     wanted = wanted_topics(topologies, partitions, dead_letters, settings)
     partitions |= await _ensure(admin, wanted, default_partitions, settings, bootstrap)
-    return Provisioned(partitions, await _limits(admin, partitions))
+    configs = await _configs(admin, partitions)
+    for topology in topologies:
+        _check_kept(topology, configs, bootstrap)
+    return Provisioned(partitions, _limits(configs))
 
 
 async def provision_late(
@@ -120,7 +123,7 @@ async def provision_late(
     """Make topics that nobody declared and an agent sends to all the same; add them to the known."""
     wanted = {name: Wanted(name) for name in names}
     found = await _ensure(admin, wanted, default_partitions, settings, bootstrap)
-    known.limits.update(await _limits(admin, found))
+    known.limits.update(_limits(await _configs(admin, found)))
     known.partitions.update(found)
 
 
@@ -171,7 +174,12 @@ async def _visible(admin: AIOKafkaAdminClient, names: Mapping[str, object]) -> d
 
 
 async def _partition_counts(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
-    described = await admin.describe_topics(list(names))
+    # Only what is listed is described: a broker that makes topics on demand, which is Kafka's
+    # default, would make the others, with one partition and without their settings.
+    there = set(await admin.list_topics()).intersection(names)
+    if not there:
+        return {}
+    described = await admin.describe_topics(sorted(there))
     return {
         topic["topic"]: len(topic["partitions"])
         for topic in described
@@ -228,12 +236,34 @@ def _check_co_partitioned(
         )
 
 
-async def _limits(admin: AIOKafkaAdminClient, partitions: Iterable[str]) -> dict[str, int]:
-    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in partitions]
-    limits: dict[str, int] = {}
-    for response in await admin.describe_configs(resources):
-        for _code, _message, _type, name, entries in response.resources:
-            for entry in entries:
-                if entry[0] == "max.message.bytes" and entry[1]:
-                    limits[name] = int(entry[1])
-    return limits
+def _check_kept(
+    topology: Topology, configs: Mapping[str, Mapping[str, str]], bootstrap: str
+) -> None:
+    """Refuse state in a topic that deletes by age: it would be gone without a word."""
+    changelogs = [topology.changelog(table.name) for table in topology.tables]
+    for name in [topology.checkpoint_topic, *changelogs]:
+        policy = configs.get(name, {}).get("cleanup.policy", "compact")
+        if policy != "compact":
+            raise TopicError(
+                f"the topic {name} has cleanup.policy={policy}: the state in it would be deleted by age. Let it be "
+                f"compacted alone: kafka-configs.sh --bootstrap-server {bootstrap} --alter --entity-type topics "
+                f"--entity-name {name} --add-config cleanup.policy=compact"
+            )
+
+
+async def _configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the settings of topics, of those that the broker tells."""
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    return {
+        name: {entry[0]: entry[1] for entry in entries if entry[1]}
+        for response in await admin.describe_configs(resources)
+        for _code, _message, _type, name, entries in response.resources
+    }
+
+
+def _limits(configs: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
+    return {
+        name: int(found["max.message.bytes"])
+        for name, found in configs.items()
+        if "max.message.bytes" in found
+    }
