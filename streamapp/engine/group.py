@@ -72,7 +72,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         self.state_directory = state_directory
         self.memory = memory
         self.opening = opening
-        self.output = OutputProducer(kafka_options, settings)
+        self.output = OutputProducer(kafka_options, settings, surroundings.limits)
         self.once = once
         self.epoch = 0
         self.runners: dict[int, TaskRunner] = {}

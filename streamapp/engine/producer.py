@@ -14,8 +14,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import ProducerClosed
 from aiokafka.partitioner import DefaultPartitioner
 
+from streamapp.engine import seams
 from streamapp.engine.outbox import Outgoing
 from streamapp.engine.settings import EngineSettings
 from streamapp.errors import TaskClosed
@@ -26,7 +28,7 @@ __all__ = ["OutputProducer", "TaskProducer", "discard"]
 log = logging.getLogger(__name__)
 
 _partition_of = DefaultPartitioner()
-#: How large a record batch may grow, in bytes; brokers take 1 MiB by default.
+#: How large a record batch may grow, in bytes, where the topic does not take less.
 _BATCH_BYTES = 900_000
 
 
@@ -44,10 +46,15 @@ async def discard(producer: AIOKafkaProducer) -> None:
 
 
 class _Batches:
-    """Collects records a partition and sends them as whole record batches."""
+    """Collects records a partition and sends them as whole record batches.
 
-    def __init__(self, producer: AIOKafkaProducer) -> None:
+    Arguments:
+        limits: the largest record batch that a topic takes, in bytes.
+    """
+
+    def __init__(self, producer: AIOKafkaProducer, limits: Mapping[str, int]) -> None:
         self._producer = producer
+        self._limits = limits
         self._partitions: dict[str, list[int]] = {}
         self._builders: dict[TopicPartition, Any] = {}
         self._futures: list[tuple[TopicPartition, int, asyncio.Future[Any]]] = []
@@ -72,7 +79,7 @@ class _Batches:
                 target = TopicPartition(topic, await self._partition(record, keyless))
                 builder = self._builders.get(target)
                 if builder is None:
-                    builder = self._builders[target] = self._producer.create_batch()
+                    builder = self._builders[target] = self._new_batch(target.topic)
             while (
                 builder.append(
                     timestamp=self._now if timestamp is None else timestamp,
@@ -83,10 +90,14 @@ class _Batches:
                 is None
             ):
                 await self._submit(target, builder)
-                builder = self._builders[target] = self._producer.create_batch()
+                builder = self._builders[target] = self._new_batch(target.topic)
         for target, builder in self._builders.items():
             await self._submit(target, builder)
         return await self._delivered()
+
+    def _new_batch(self, topic: str) -> Any:
+        size = min(_BATCH_BYTES, self._limits.get(topic, _BATCH_BYTES))
+        return seams.new_batch(self._producer, size)
 
     async def _partition(self, record: Outgoing, keyless: int) -> int:
         if record.partition is not None:
@@ -136,8 +147,10 @@ class TaskProducer:
         transactional_id: str,
         group: str,
         settings: EngineSettings,
+        limits: Mapping[str, int],
     ) -> None:
         self._options = kafka_options
+        self._limits = limits
         self._transactional_id = transactional_id
         self._group = group
         self._settings = settings
@@ -184,7 +197,7 @@ class TaskProducer:
         try:
             await producer.begin_transaction()
             async with asyncio.timeout(deadline):
-                ends = await _Batches(producer).send(records, keyless)
+                ends = await _Batches(producer, self._limits).send(records, keyless)
                 if offsets:
                     await producer.send_offsets_to_transaction(dict(offsets), self._group)
             fault_point("checkpoint.before-commit")
@@ -209,12 +222,19 @@ class TaskProducer:
 
 
 class OutputProducer:
-    """The producer for output that leaves outside the transactions (`at_least_once`)."""
+    """The producer for output that leaves outside the transactions (`at_least_once`).
 
-    def __init__(self, kafka_options: Mapping[str, Any], settings: EngineSettings) -> None:
+    All tasks of a topology share it. A failure ends it for all of them: a refused batch leaves a gap
+    in its sequence, after which the broker takes nothing more from it. The next `send` starts another.
+    """
+
+    def __init__(
+        self, kafka_options: Mapping[str, Any], settings: EngineSettings, limits: Mapping[str, int]
+    ) -> None:
         self._options = kafka_options
         self._settings = settings
-        self._producer: AIOKafkaProducer | None = None
+        self._limits = limits
+        self._started: asyncio.Task[AIOKafkaProducer] | None = None
 
     async def send(self, records: Iterable[Outgoing], keyless: int) -> None:
         """Send records and wait until they are delivered.
@@ -222,25 +242,42 @@ class OutputProducer:
         Raises:
             TaskClosed: one of them was not.
         """
+        if self._started is None:
+            self._started = asyncio.get_running_loop().create_task(self._start())
+        started = self._started
         try:
-            if self._producer is None:
-                producer = AIOKafkaProducer(
-                    **self._options,
-                    enable_idempotence=True,
-                    max_batch_size=_BATCH_BYTES,
-                    max_request_size=64 << 20,
-                    compression_type=self._settings.compression,
-                )
-                await producer.start()
-                self._producer = producer
-            await _Batches(self._producer).send(records, keyless)
+            producer = await asyncio.shield(started)
+            await _Batches(producer, self._limits).send(records, keyless)
         except Exception as error:
+            if self._started is started:
+                await self.close()
             raise TaskClosed(
                 f"output was not delivered: {type(error).__name__}: {error}"
             ) from error
 
-    async def close(self) -> None:
-        """Let go of the producer."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
+    async def _start(self) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
+            **self._options,
+            enable_idempotence=True,
+            max_batch_size=_BATCH_BYTES,
+            max_request_size=64 << 20,
+            compression_type=self._settings.compression,
+        )
+        try:
+            await producer.start()
+        except BaseException:
             await discard(producer)
+            raise
+        return producer
+
+    async def close(self) -> None:
+        """Let go of the producer; what others are sending with it fails."""
+        started, self._started = self._started, None
+        if started is None:
+            return
+        started.cancel()
+        await asyncio.wait({started})
+        if not started.cancelled() and started.exception() is None:
+            producer = started.result()
+            await discard(producer)
+            seams.fail_deliveries(producer, ProducerClosed())

@@ -92,6 +92,7 @@ class TaskRunner:
         )
         self._buffers: dict[str, _Buffer] = {}
         self._changed = asyncio.Event()
+            group.surroundings.limits,
         self._stopping = asyncio.Event()
         self._runs: asyncio.Task[None] | None = None
         self._first_at: float | None = None

@@ -1,16 +1,16 @@
 """The few private names of aiokafka that the engine leans on, in one place (0.14, pinned below 0.15).
 
 Each stands for something that has no public form: the group's generation, a heartbeat on demand,
-leaving at once.
+leaving at once, the size of one record batch.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-__all__ = ["generation", "heartbeat", "leave_group"]
+__all__ = ["fail_deliveries", "generation", "heartbeat", "leave_group", "new_batch"]
 
 
 def generation(consumer: AIOKafkaConsumer) -> int:
@@ -41,3 +41,14 @@ async def leave_group(consumer: AIOKafkaConsumer) -> None:
     A static member says nothing: it is expected back (KIP-345).
     """
     await consumer._coordinator._maybe_leave_group()
+
+
+def new_batch(producer: AIOKafkaProducer, size: int) -> Any:
+    """Return an empty record batch that takes so many bytes; aiokafka has one size for all topics."""
+    producer._message_accumulator._batch_size = size
+    return producer.create_batch()
+
+
+def fail_deliveries(producer: AIOKafkaProducer, error: Exception) -> None:
+    """Fail what a producer whose sender has ended will not deliver: nobody else does."""
+    producer._message_accumulator.fail_all(error)

@@ -1,0 +1,89 @@
+"""How output leaves: in batches that its topic takes, and again after a refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kio.schema.errors import ErrorCode
+
+from streamapp import App, Batches
+from streamapp.broker import Broker
+from streamapp.engine import producer as producers
+from tests.brokers import BrokerUnderTest
+from tests.engine.running import make_app, run_once, running
+from tests.engine.test_engine import publish
+from tests.engine.workers import read_all
+from tests.polling import eventually
+
+
+def echoing(
+    kafka: BrokerUnderTest, state: Path, guarantee: str = "exactly_once", partitions: int = 1
+) -> App:
+    """An application that sends what it reads."""
+    app = make_app(kafka, state, processing_guarantee=guarantee)
+    source = app.topic(kafka.topic("in"), value_type=bytes, partitions=partitions)
+    out = app.topic(kafka.topic("out"), value_type=bytes, partitions=1)
+
+    @app.batch_agent(source, within=0)
+    async def echo(batches: Batches) -> None:
+        async for batch in batches:
+            for value in batch:
+                await out.send(value=value, partition=0)
+
+    return app
+
+
+async def output(kafka: BrokerUnderTest) -> list[bytes]:
+    return [record.value for record in await read_all(kafka.bootstrap, kafka.topic("out"))]
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_a_topic_that_takes_small_batches_gets_small_ones(
+    kafka: BrokerUnderTest, tmp_path: Path, guarantee: str
+) -> None:
+    await kafka.create_topic("in", partitions=1)
+    await kafka.create_topic("out", partitions=1, max_message_bytes=20_000)
+    values = [b"%04d" % number + b"x" * 1_000 for number in range(200)]
+    await publish(kafka, "in", values)
+    await run_once(echoing(kafka, tmp_path, guarantee))
+    assert await output(kafka) == values
+
+
+async def test_output_goes_on_after_a_batch_was_refused(embedded: Broker, tmp_path: Path) -> None:
+    # The refused batch leaves a gap in the sequence of an idempotent producer: it is good for nothing more.
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "refused-")
+    await kafka.create_topic("in", partitions=1)
+    async with running(echoing(kafka, tmp_path, "at_least_once")):
+        await publish(kafka, "in", [b"one"])
+        await eventually(lambda: says(kafka, {b"one"}))
+        embedded.faults.refuse_batch("refused-out", 0, ErrorCode.message_too_large)
+        await publish(kafka, "in", [b"two", b"three"])
+        await eventually(lambda: says(kafka, {b"one", b"two", b"three"}), within=20)
+
+
+async def says(kafka: BrokerUnderTest, values: set[bytes]) -> bool:
+    return set(await output(kafka)) == values
+
+
+async def test_tasks_share_one_producer_for_what_leaves_at_once(
+    embedded: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    class Counted(producers.AIOKafkaProducer):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            if "transactional_id" not in options:
+                made.append(self)
+
+    monkeypatch.setattr(producers, "AIOKafkaProducer", Counted)
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "shared-")
+    await kafka.create_topic("in", partitions=4)
+    for partition in range(4):
+        await publish(kafka, "in", [b"%d" % partition], partition)
+    async with running(echoing(kafka, tmp_path, "at_least_once", partitions=4)):
+        await eventually(lambda: says(kafka, {b"0", b"1", b"2", b"3"}))
+    assert len(made) == 1
+    assert all(producer._closed for producer in made)
