@@ -8,6 +8,7 @@ __all__ = [
     "AgentError",
     "ConfigurationError",
     "DecodeError",
+    "ForeignStoreError",
     "RecordError",
     "StoreError",
     "StreamappError",
@@ -39,6 +40,10 @@ class TopicError(StreamappError):
 
 class StoreError(StreamappError):
     """A state store cannot be used: held by another process, foreign, or of another format."""
+
+
+class ForeignStoreError(StoreError):
+    """A state store belongs to something else: another application, topology, partition or cluster."""
 
 
 class TableError(StreamappError):

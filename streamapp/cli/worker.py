@@ -6,12 +6,14 @@ import asyncio
 import dataclasses
 import signal
 import sys
+import warnings
 from typing import Any
 
 import mode
 from faust import Worker as FaustWorker
 from faust.cli.base import option
 from faust.cli.worker import worker as faust_worker
+from faust.exceptions import AlreadyConfiguredWarning
 from mode import ServiceT
 
 from streamapp.engine.app import App
@@ -60,7 +62,10 @@ class worker(faust_worker):
     ) -> ServiceT:
         """Return the application, with the engine's options set."""
         enabled = self.app.conf.web_enabled if with_web is None else with_web
-        service = super().as_service(loop, *args, with_web=enabled, **kwargs)
+        with warnings.catch_warnings():
+            # Faust assigns the settings of the command line, changed or not, and warns of it.
+            warnings.simplefilter("ignore", AlreadyConfiguredWarning)
+            service = super().as_service(loop, *args, with_web=enabled, **kwargs)
         app = self.app
         if isinstance(app, App):
             app.once = once

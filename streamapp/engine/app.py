@@ -76,6 +76,9 @@ class App(faust.App):
     ) -> None:
         options.setdefault("Topic", Topic)
         directory = state_dir or os.environ.get("STREAMAPP_STATE") or ".streamapp/state"
+        if not {"F_DATADIR", "FAUST_DATADIR"} & os.environ.keys():
+            # Faust makes `{id}-data` where it is started; ours belongs to the rest of the state.
+            options.setdefault("datadir", Path(directory) / "faust" / id)
         try:
             guarantee = Guarantee(processing_guarantee)
         except ValueError:

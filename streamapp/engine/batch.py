@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from streamapp.engine.topic import Topic
 from streamapp.state.cursor import Cursor
+from streamapp.state.time import to_milliseconds
 
 __all__ = ["Batch", "DeadLetter", "Record"]
 
@@ -132,16 +133,48 @@ class Batch:
         if self._values is None:
             self._decode()
         if self._times is None:
-            find = self._source.event_times
-            if find is None:
-                self._times = [record.timestamp for record in self._records]
-            else:
-                try:
-                    self._times = find(self.values)
-                except Exception:
-                    self._keep_readable(lambda record, value: find([value]))
-                    self._times = find(self.values)
+            self._times = self._find_times()
         return self._times
+
+    def _find_times(self) -> list[int]:
+        find = self._source.event_times
+        if find is None and self._source.event_time_header is None:
+            return [record.timestamp for record in self._records]
+        if find is not None:
+            try:
+                return find(self.values)
+            except Exception:
+                return self._find_times_one_by_one()
+        return self._find_times_one_by_one()
+
+    def _find_times_one_by_one(self) -> list[int]:
+        """Return the times of the records that have one; the others go to the dead letters."""
+        keys, values, records = self.keys, self.values, self._records
+        kept, times = [], []
+        for index, (record, value) in enumerate(zip(records, values, strict=True)):
+            try:
+                times.append(self._time_of(record, value))
+            except Exception as error:
+                self._dead_letter(record, error)
+                continue
+            kept.append(index)
+        self._values = [values[i] for i in kept]
+        self._records = [records[i] for i in kept]
+        self._keys = [keys[i] for i in kept]
+        return times
+
+    def _time_of(self, record: Record, value: Any) -> int:
+        name, find = self._source.event_time_header, self._source.event_times
+        if name is not None:
+            raw = next((found for header, found in record.headers if header == name), None)
+            if raw is None:
+                raise ValueError(f"the record has no header {name!r} with its event time")
+            text = raw.decode()
+            return to_milliseconds(int(text) if text.lstrip("-").isdecimal() else text)
+        if find is None or record.value is None:
+            # A tombstone has no fields: it happened when it was published.
+            return record.timestamp
+        return find([value])[0]
 
     def __len__(self) -> int:
         return len(self.values)
@@ -179,7 +212,7 @@ class Batch:
                 self._keys = [None if r.key is None else decode_key(r.key) for r in self._records]
         except Exception:
             self._decode_one_by_one()
-        if self._source.event_times is not None:
+        if self._source.event_times is not None or self._source.event_time_header is not None:
             # A value whose event time cannot be read is as bad as one that cannot be decoded:
             # found here, before an agent has seen the batch.
             self.event_times  # noqa: B018
@@ -199,17 +232,3 @@ class Batch:
             keys.append(key)
         self._records, self._values = records, values
         self._keys = keys if self._source.typed_keys else None
-
-    def _keep_readable(self, probe: Callable[[Record, Any], Any]) -> None:
-        keys = self.keys
-        kept = []
-        for index, (record, value) in enumerate(zip(self._records, self.values, strict=True)):
-            try:
-                probe(record, value)
-            except Exception as error:
-                self._dead_letter(record, error)
-                continue
-            kept.append(index)
-        self._values = [self.values[i] for i in kept]
-        self._records = [self._records[i] for i in kept]
-        self._keys = [keys[i] for i in kept]

@@ -58,6 +58,7 @@ class Engine(Service):
         options = app.kafka_options()
         admin = await self._connected_admin(options)
         try:
+            cluster = (await admin.describe_cluster())["cluster_id"] or ""
             provisioned = await provision(
                 admin,
                 topologies,
@@ -74,6 +75,7 @@ class Engine(Service):
             limits=provisioned.limits,
             worker=self._identity.name,
             dead_letter_topic=app.dead_letter_topic,
+            cluster=cluster,
         )
         self._provisioned = provisioned
         memory = StoreMemory(settings.store_memory)

@@ -27,7 +27,7 @@ from streamapp.engine.producer import TaskProducer
 from streamapp.engine.restore import Restore
 from streamapp.engine.settings import Guarantee
 from streamapp.engine.task import Checkpoint, Slice, Task
-from streamapp.errors import StreamappError, TaskClosed
+from streamapp.errors import ForeignStoreError, StreamappError, TaskClosed
 from streamapp.faults import fault_point
 from streamapp.state.store import Store
 
@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 
 #: How often a quiet task looks whether event time has come to close something, in seconds.
 _TICK = 0.25
+#: Fetches that a task buffers; one is a megabyte (aiokafka's `max_partition_fetch_bytes`), or one
+#: record that is larger.
+_MOST_FETCHES = 32
 
 
 class _Revoked(Exception):
@@ -89,13 +92,15 @@ class TaskRunner:
             self._topology.transactional_id(partition),
             self._topology.group,
             self._settings,
+            group.surroundings.limits,
         )
         self._buffers: dict[str, _Buffer] = {}
         self._changed = asyncio.Event()
-            group.surroundings.limits,
         self._stopping = asyncio.Event()
         self._runs: asyncio.Task[None] | None = None
         self._first_at: float | None = None
+        #: Fetches taken in since the last batch: each has about a megabyte at the most.
+        self._fetches = 0
         self._busy = False
         self._failures = 0
         self.epoch = -1
@@ -158,8 +163,12 @@ class TaskRunner:
 
     @property
     def hungry(self) -> bool:
-        """Whether there is room for more records."""
-        return bool(self._buffers) and self._pending < 2 * self._topology.max_records
+        """Whether there is room for more records, by number and by size."""
+        return (
+            bool(self._buffers)
+            and self._pending < 2 * self._topology.max_records
+            and self._fetches < _MOST_FETCHES
+        )
 
     @property
     def _pending(self) -> int:
@@ -175,6 +184,7 @@ class TaskRunner:
             if self._first_at is None:
                 self._first_at = time.monotonic()
             buffer.records.extend(records)
+            self._fetches += 1
             self._changed.set()
         elif not buffer.records:
             # Nothing but control records: the next slice covers them.
@@ -265,8 +275,16 @@ class TaskRunner:
             )
 
     def _open_store(self) -> Store:
+        """Open the task's store; one that is not its own is set aside, and the changelog makes it anew."""
         path = self._group.state_directory / self._topology.name / str(self.partition)
-        return Store(path, f"{self._topology.app_id}/{self.name}", self._group.memory)
+        owner = f"{self._topology.app_id}/{self.name} of cluster {self._group.surroundings.cluster}"
+        try:
+            return Store(path, owner, self._group.memory)
+        except ForeignStoreError as error:
+            aside = path.with_name(f"{path.name}.foreign-{time.time_ns()}")
+            path.rename(aside)
+            log.warning("%s; it is now %s, and the changelog is restored", error, aside)
+            return Store(path, owner, self._group.memory)
 
     async def _with_sources(self, marker: Marker) -> Marker:
         """Add where sources begin that the marker does not know: the group's offset, or the reset."""
@@ -279,6 +297,7 @@ class TaskRunner:
     async def _seek(self) -> None:
         assert self.task is not None
         self._first_at = None
+        self._fetches = 0
         if self._stopping.is_set() or self._group.epoch != self.epoch:
             raise _Revoked
         self.task.epoch = self.epoch
@@ -310,7 +329,8 @@ class TaskRunner:
         if pending:
             assert self._first_at is not None
             wait = self._first_at + self._topology.within - time.monotonic()
-            if pending >= self._topology.max_records or wait <= 0 or self._group.once:
+            full = pending >= self._topology.max_records or self._fetches >= _MOST_FETCHES
+            if full or wait <= 0 or self._group.once:
                 return self._take()
         elif self.task is not None and self.task.due(self._caught_up()):
             return []
@@ -329,6 +349,7 @@ class TaskRunner:
                 part = buffer.take(topic, room)
                 room -= len(part.records)
                 slices.append(part)
+        self._fetches = 0
         self._first_at = time.monotonic() if self._pending else None
         return slices
 

@@ -63,6 +63,7 @@ class Surroundings:
         partitions: partition counts of the topics that the application uses.
         limits: the largest record of each topic, in bytes.
         worker: who runs it, for the ledger.
+        cluster: the id of the Kafka cluster: a store is of one cluster.
     """
 
     clock: Callable[[], int]
@@ -70,6 +71,7 @@ class Surroundings:
     limits: dict[str, int]
     worker: str
     dead_letter_topic: str
+    cluster: str = ""
 
 
 @dataclass(slots=True)

@@ -28,6 +28,8 @@ class Topic(faust.Topic):
     Arguments, beside Faust's:
         event_time: where a value's event time is (the name of a field, or a function of the value);
             without it, the record's timestamp.
+        event_time_header: the name of a header that holds the event time, in text: milliseconds, or
+            ISO 8601.
         grace: for how long (seconds) records may come out of order before they are late.
         decode: reads a value from bytes, for formats that no type describes.
     """
@@ -36,6 +38,7 @@ class Topic(faust.Topic):
         self,
         *args: Any,
         event_time: str | Callable[[Any], Any] | None = None,
+        event_time_header: str | None = None,
         grace: float | timedelta = 0.0,
         decode: Callable[[bytes], Any] | None = None,
         **options: Any,
@@ -45,7 +48,12 @@ class Topic(faust.Topic):
         schema_types = {"value_type": _for_faust(value_type), "key_type": _for_faust(key_type)}
         super().__init__(*args, **{**options, **schema_types})
         #: Finds the event times of values; `None` means their records' timestamps.
+        if event_time is not None and event_time_header is not None:
+            raise ConfigurationError(
+                "a topic's event time is in its values or in a header, not in both"
+            )
         self.event_times: EventTimes | None = event_times_of(event_time)
+        self.event_time_header = event_time_header
         self.grace_ms = milliseconds(grace)
         self.value_codec: Codec = codec_for(value_type, decode)
         self.key_codec: Codec = codec_for(bytes if key_type is None else key_type)

@@ -27,7 +27,7 @@ from rocksdict import (
     WriteBufferManager,
 )
 
-from streamapp.errors import StoreError
+from streamapp.errors import ForeignStoreError, StoreError
 
 __all__ = ["FORMAT", "Store", "StoreMemory", "TableWrites"]
 
@@ -178,7 +178,7 @@ class Store:
             )
         elif found_owner != owner.encode():
             self.close()
-            raise StoreError(
+            raise ForeignStoreError(
                 f"the state store {self.path} belongs to {found_owner.decode(errors='replace')}, not to {owner}: "
                 "give each application a state directory of its own"
             )

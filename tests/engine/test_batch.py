@@ -94,6 +94,22 @@ def test_event_time_is_what_the_topic_says(event_time: Any, value: Any) -> None:
     assert batch.timestamps == [9]
 
 
+@pytest.mark.parametrize("written", [b"1500", b"1970-01-01T00:00:01.5Z"])
+def test_event_time_may_be_in_a_header(written: bytes) -> None:
+    records = [Record(0, 9, None, b"1", [("when", written)]), Record(1, 9, None, b"2")]
+    made = Made(records, event_time_header="when")
+    assert made.batch.event_times == [1500]
+    assert made.batch.values == [1]
+    assert made.dead == [(1, "ValueError")]
+
+
+def test_a_tombstone_happened_when_it_was_published() -> None:
+    records = [Record(0, 9, b"a", b'{"time": 1500}'), Record(1, 10, b"a", None)]
+    made = Made(records, event_time="time")
+    assert made.batch.event_times == [1500, 10]
+    assert made.dead == []
+
+
 def test_a_value_that_cannot_be_decoded_is_a_dead_letter_and_the_rest_goes_on() -> None:
     records = [Record(0, 1, b"a", b"1"), Record(1, 2, b"b", b"{"), Record(2, 3, b"c", b"3")]
     made = Made(records)

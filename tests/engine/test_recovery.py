@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from streamapp import App, Batches, Count
+from streamapp.broker import Broker
 from streamapp.engine.engine import Engine
 from streamapp.errors import StoreError
 from streamapp.faults import inject
@@ -196,3 +197,43 @@ async def test_windows_of_another_shape_over_old_state_are_refused(
         StoreError, match="30000 ms every 10000 ms, it is declared with 60000 every 10000"
     ):
         await run_once(windowed(60, 10))
+
+
+async def test_a_store_of_another_cluster_is_set_aside_and_made_anew(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a", b"b", b"a"])
+    async with Broker(port=0) as other:
+        stranger = BrokerUnderTest(other.bootstrap, "embedded", kafka.prefix)
+        await stranger.create_topic("in", partitions=1)
+        await publish(stranger, "in", [b"x"] * 40)
+        await run_once(counting(stranger, tmp_path))
+
+    app = counting(kafka, tmp_path)
+    await run_once(app)
+    assert await table_of(kafka, app) == {b"a": b"2", b"b": b"1"}
+    stores = tmp_path / app.conf.id / "worker-0" / "count"
+    assert len([path for path in stores.iterdir() if ".foreign-" in path.name]) == 1
+
+
+async def test_a_full_buffer_is_not_filled_on(kafka: BrokerUnderTest, tmp_path: Path) -> None:
+    app = make_app(kafka, tmp_path)
+    source = app.topic(kafka.topic("in"), value_type=bytes, partitions=1)
+    go_on = asyncio.Event()
+
+    @app.batch_agent(source, within=0, max_records=10_000)
+    async def slow(batches: Batches) -> None:
+        async for _ in batches:
+            await go_on.wait()
+
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [bytes(900_000)] * 60)
+    async with running(app) as engine:
+        await eventually(lambda: bool(engine.groups[0].runners))
+        runner = engine.groups[0].runners[0]
+        await eventually(lambda: runner._busy and runner._pending > 0 and not runner.hungry)
+        # By number there would be room for all; each of these records is a fetch of its own.
+        assert 0 < runner._pending < 40
+        go_on.set()
+        await eventually(lambda: runner.quiet and runner.position(source.name) == 60)
