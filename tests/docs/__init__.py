@@ -1,0 +1,1 @@
+"""The documentation under test: its Python is executed, its commands and links are looked up."""
