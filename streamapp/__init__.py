@@ -1,7 +1,8 @@
 """Exactly-once stream processing on Kafka, written the way Faust is written.
 
 `from streamapp import App` begins an application of your own; `from streamapp import app` is the
-one that ships. Names are imported on first use: `streamapp broker` does not wait for Faust, and a
+one that ships. Whatever else Faust has is here under its name (`streamapp.Record`): a Faust user
+changes the import. Names are imported on first use: `streamapp broker` does not wait for Faust, and a
 submodule named `app` would shadow the attribute that `faust -A streamapp` asks for.
 """
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from streamapp.state import Mean as Mean
     from streamapp.state import Min as Min
     from streamapp.state import Sum as Sum
+    from streamapp.state import TopK as TopK
     from streamapp.state import Window as Window
     from streamapp.state import WindowedTable as WindowedTable
 
@@ -37,6 +39,7 @@ _STATE = (
     "Mean",
     "Min",
     "Sum",
+    "TopK",
     "Window",
     "WindowedTable",
 )
@@ -58,6 +61,7 @@ __all__ = [
     "Mean",
     "Min",
     "Sum",
+    "TopK",
     "Topic",
     "Window",
     "WindowRecord",
@@ -68,9 +72,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # What is Faust's stays Faust's: `import streamapp as faust` runs a Faust application.
+        faust = import_module("faust")
+        if name.startswith("_") or name not in faust.__all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(faust, name)
     found = getattr(import_module(home), name)
-
     globals()[name] = found
-
     return found

@@ -264,6 +264,10 @@ class App(faust.App):
         self.failure = error
         self.loop.create_task(self.crash(error))
 
+    def _create_directories(self) -> None:
+        self.conf.datadir.mkdir(parents=True, exist_ok=True)
+        super()._create_directories()
+
     # ------------------------------------------------------------------ testing
 
     def test(self, **options: Any) -> AppTest:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import faust
+from faust.serializers import codecs as faust_codecs
 from faust.types.tuples import FutureMessage
 
 from streamapp.engine.context import current_outbox
@@ -32,6 +33,9 @@ class Topic(faust.Topic):
             ISO 8601.
         grace: for how long (seconds) records may come out of order before they are late.
         decode: reads a value from bytes, for formats that no type describes.
+
+    Values and keys of `str` and `bytes` are taken raw; a topic that Faust has filled with JSON strings
+    says `value_serializer="json"`.
     """
 
     def __init__(
@@ -45,6 +49,10 @@ class Topic(faust.Topic):
     ) -> None:
         value_type = options.get("value_type")
         key_type = options.get("key_type")
+        for kind, serializer in ((value_type, "value_serializer"), (key_type, "key_serializer")):
+            if kind in (str, bytes) and options.get(serializer) is None:
+                # Faust means to, and its application's default of JSON gets in the way.
+                options[serializer] = "raw"
         schema_types = {"value_type": _for_faust(value_type), "key_type": _for_faust(key_type)}
         super().__init__(*args, **{**options, **schema_types})
         #: Finds the event times of values; `None` means their records' timestamps.
@@ -55,8 +63,10 @@ class Topic(faust.Topic):
         self.event_times: EventTimes | None = event_times_of(event_time)
         self.event_time_header = event_time_header
         self.grace_ms = milliseconds(grace)
-        self.value_codec: Codec = codec_for(value_type, decode)
-        self.key_codec: Codec = codec_for(bytes if key_type is None else key_type)
+        self.value_codec = _codec(value_type, options.get("value_serializer"), decode)
+        self.key_codec = _codec(
+            bytes if key_type is None else key_type, options.get("key_serializer")
+        )
         self.typed_keys = key_type is not None
 
     @property
@@ -154,6 +164,21 @@ class Topic(faust.Topic):
             )
         outbox.put(self.outgoing(key, value, partition, timestamp, headers))
         return None
+
+
+def _codec(kind: Any, serializer: Any, decode: Callable[[bytes], Any] | None = None) -> Codec:
+    """Return how a batch agent reads and writes what Faust's `serializer` names."""
+    if serializer is None or (serializer == "json" and kind not in (str, bytes)):
+        return codec_for(kind, decode)
+    if serializer == "json":
+        return codec_for(None, decode)
+    if serializer == "raw":
+        return codec_for(kind if kind in (str, bytes) else bytes, decode)
+    return Codec(
+        str(serializer),
+        lambda value: faust_codecs.dumps(serializer, value),
+        decode or (lambda raw: faust_codecs.loads(serializer, raw)),
+    )
 
 
 def _for_faust(kind: Any) -> Any:

@@ -36,6 +36,9 @@ class Order(faust.Record):
         ({"value_type": bytes}, "text", b"text"),
         ({"value_type": Point}, Point(1), b'{"x":1}'),
         ({"value_type": str}, b"as it is", b"as it is"),
+        ({"value_type": str, "value_serializer": "json"}, "text", b'"text"'),
+        ({"value_serializer": "raw"}, b"raw", b"raw"),
+        ({"value_serializer": "binary"}, "text", b"dGV4dA=="),
         ({}, None, None),
     ],
 )
@@ -43,6 +46,14 @@ def test_values_are_encoded_as_the_topic_says(
     options: dict[str, Any], value: Any, raw: bytes | None
 ) -> None:
     assert app.topic("t", **options).outgoing(None, value).value == raw
+
+
+def test_faust_and_batch_agents_agree_on_text() -> None:
+    topic = app.topic("t", key_type=str, value_type=str)
+    key, _ = topic.prepare_key("clé", None)
+    value, _ = topic.prepare_value("été", None)
+    assert (key, value) == ("clé".encode(), "été".encode())
+    assert topic.outgoing("clé", "été")[1:3] == (key, value)
 
 
 def test_a_faust_record_comes_back_as_it_was() -> None:
