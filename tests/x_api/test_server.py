@@ -250,7 +250,7 @@ def test_tweepy_left_alone_ends_at_a_malformed_line_and_at_a_rule_without_tag(
     async def scenario() -> int:
         fault = Fault(10, "malformed")
         async with FakeX(tweets(50), clock(), [fault], rules=["-nothing"]) as fake:
-            api = Api(fake)
+            fake.rules["1001"] |= tag
             resolver = _Here(fake.port)
             context = ssl.create_default_context(cadata=fake.certificate.decode())
             listener = Listener(TOKEN)
@@ -258,7 +258,6 @@ def test_tweepy_left_alone_ends_at_a_malformed_line_and_at_a_rule_without_tag(
                 connector=aiohttp.TCPConnector(ssl=context, resolver=resolver)
             )
             await asyncio.wait({listener.filter()})
-            await api.session.close()
             return listener.seen
 
     assert fast(scenario) == seen
