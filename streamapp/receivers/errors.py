@@ -2,7 +2,14 @@
 
 from streamapp.errors import StreamappError
 
-__all__ = ["BrokerUnavailable", "PositionError", "PublishError", "SourceError", "TakenOver"]
+__all__ = [
+    "BrokerUnavailable",
+    "OwnershipLost",
+    "PositionError",
+    "PublishError",
+    "SourceError",
+    "TakenOver",
+]
 
 
 class BrokerUnavailable(StreamappError):
@@ -30,6 +37,16 @@ class TakenOver(StreamappError):
             f"another process has taken over receiver {name!r} of topic {topic!r}: this one stops,"
             " and what it had not committed the other one publishes. If both are wanted, give them"
             " different names (--name)"
+        )
+
+
+class OwnershipLost(StreamappError):
+    """The group has given a receiver to another process."""
+
+    def __init__(self, topic: str, name: str) -> None:
+        super().__init__(
+            f"receiver {name!r} of topic {topic!r} was given to another process: this one waits for"
+            " its next turn"
         )
 
 

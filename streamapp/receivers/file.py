@@ -3,16 +3,17 @@
 Lines are published as they are, raw bytes, without their line ends; empty lines are skipped.
 """
 
-import asyncio
 import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from streamapp.receivers.clock import Clock, Pace
 from streamapp.receivers.errors import SourceError
 from streamapp.receivers.publisher import DeadLetter, PositionedPublisher
+from streamapp.receivers.receiver import Receiver
 from streamapp.receivers.tail import FilePosition, FileTail, Piece
 from streamapp.receivers.topics import dead_letters_of
 
@@ -80,7 +81,7 @@ class Summary:
         self.position = piece.position
 
 
-class FileReceiver:
+class FileReceiver(Receiver[FilePosition, Summary]):
     """Publishes the lines of a file to a topic, each exactly once, whatever happens in between.
 
     Started again under the same name, it goes on where it was. Two at a time under one name exclude
@@ -106,6 +107,8 @@ class FileReceiver:
         ValueError: `rate` or `batch_lines` is not positive.
     """
 
+    reliable: ClassVar[bool] = True
+
     def __init__(
         self,
         path: Path | str,
@@ -125,27 +128,21 @@ class FileReceiver:
         if batch_lines < 1:
             raise ValueError(f"batch_lines must be positive, not {batch_lines}")
         self.path = Path(path).absolute()
-        self.topic = topic
-        self.name = name if name is not None else f"file:{self.path}"
-        self._bootstrap = bootstrap
-        self._partitions = partitions
+        super().__init__(
+            topic,
+            name if name is not None else f"file:{self.path}",
+            FilePosition,
+            bootstrap=bootstrap,
+            partitions=partitions,
+            patience=patience,
+            clock=clock,
+        )
         self._follow = follow
         self._key = key
-        self._patience = patience
-        self._clock = clock or Clock()
         self._pace = Pace(rate, self._clock)
         self._most = batch_lines if rate is None else max(1, min(batch_lines, int(rate * LINGER)))
         self._on_progress = on_progress
-        self._stopping = asyncio.Event()
-
-    def stop(self) -> None:
-        """Ask `run` to return once what was read is committed."""
-        self._stopping.set()
-
-    @property
-    def stopping(self) -> bool:
-        """Whether `stop` was called."""
-        return self._stopping.is_set()
+        self._summary: Summary | None = None
 
     async def run(self) -> Summary:
         """Publish until the end of the file, or until `stop`, and tell what was done.
@@ -158,27 +155,25 @@ class FileReceiver:
         if not self._follow and not self.path.exists():
             raise SourceError(f"there is no file {self.path} (with --follow it may come later)")
         started = self._clock.monotonic()
-        summary = Summary(str(self.path), self.topic, self.name)
-        async with PositionedPublisher(
-            self._bootstrap,
-            self.topic,
-            self.name,
-            FilePosition,
-            partitions=self._partitions,
-            patience=self._patience,
-            clock=self._clock,
-        ) as publisher:
-            summary.position = publisher.position
-            with FileTail(
-                self.path,
-                publisher.position,
-                follow=self._follow,
-                limit=publisher.max_record_bytes,
-            ) as tail:
-                summary.resumed_at = tail.offset
-                await self._publish(tail, publisher, summary)
+        summary = await super().run()
         summary.seconds = self._clock.monotonic() - started
         return summary
+
+    async def receive(self, publisher: PositionedPublisher[FilePosition]) -> Summary:
+        """Publish from the position on; the summary covers all lives of this receiver."""
+        with FileTail(
+            self.path, publisher.position, follow=self._follow, limit=publisher.max_record_bytes
+        ) as tail:
+            if self._summary is None:
+                self._summary = Summary(
+                    str(self.path),
+                    self.topic,
+                    self.name,
+                    resumed_at=tail.offset,
+                    position=publisher.position,
+                )
+            await self._publish(tail, publisher, self._summary)
+        return self._summary
 
     async def _publish(
         self, tail: FileTail, publisher: PositionedPublisher[FilePosition], summary: Summary
@@ -199,6 +194,7 @@ class FileReceiver:
                 dead_letters=dead_letters,
             )
             summary.add(piece)
+            self.published(len(lines), tail.lag())
             for line in dead_letters:
                 logger.error("%s. It went to %s", line.reason, dead_letters_of(self.topic))
             if self._on_progress is not None:
@@ -214,19 +210,6 @@ class FileReceiver:
         groups = found.groupdict()
         group: bytes | None = groups["key"] if "key" in groups else found[min(1, self._key.groups)]
         return None if group is None else group[:KEY_BYTES]
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, but not past `stop`."""
-        if seconds <= 0:
-            return
-        sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait({sleeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeping.cancel()
-            stopping.cancel()
-            await asyncio.gather(sleeping, stopping, return_exceptions=True)
 
 
 def _dead_letters(piece: Piece) -> list[DeadLetter]:
