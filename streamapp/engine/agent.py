@@ -15,9 +15,9 @@ from typing import Any
 from streamapp.engine.batch import Batch
 from streamapp.engine.topic import Topic
 from streamapp.errors import AgentError, ConfigurationError
-from streamapp.state.table import Table
+from streamapp.state.table import Table, WindowedTable
 
-__all__ = ["AgentFunction", "AgentRun", "BatchAgent", "Batches"]
+__all__ = ["AgentFunction", "AgentRun", "BatchAgent", "Batches", "used_by"]
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +101,21 @@ def _names(code: CodeType) -> set[str]:
     return names
 
 
+def used_by(agent: BatchAgent) -> set[Any]:
+    """Return the tables, `key_by`s and topics of an agent, and of what closes its windows."""
+    found: set[Any] = set()
+    ahead = set(agent.uses)
+    while ahead:
+        used = ahead.pop()
+        found.add(used)
+        if isinstance(used, WindowedTable) and used.closer is not None:
+            ahead |= named_in(used.closer, (Table, Topic)) - found
+    return found
+
+
 def tables_of(agent: BatchAgent) -> set[Table[Any]]:
-    """Return the tables that an agent works with."""
-    return {used for used in agent.uses if isinstance(used, Table)}
+    """Return the tables among them."""
+    return {used for used in used_by(agent) if isinstance(used, Table)}
 
 
 class Batches:

@@ -215,11 +215,11 @@ class Task:
         batches = [await self._process(part, now) for part in slices]
         self._cursor.clear()
         watermark = self.watermarks.advance(now, caught_up) if self.topology.windowed else None
-        for combiner in self._combiners:
-            combiner.flush(now if self._latest is None else self._latest)
         late = sum(state.late for _, state in self._windowed)
         for table, state in self._windowed:
             self._emit_windows(table, state, watermark)
+        for combiner in self._combiners:
+            combiner.flush(now if self._latest is None else self._latest)
         self._announce(now)
         writes = [writes for state in self._states if not (writes := state.changes()).empty]
         self._check_sizes(writes)
@@ -324,7 +324,9 @@ class Task:
             return False
         watermark = self.watermarks.advance(self._world.clock(), caught_up)
         mark = self._mark()
-        if self.topology.key_bys and mark is not None and mark != self._announced:
+        # Going on alone is no news for downstream until it has closed something.
+        alone = self.watermarks.idle and self._owes_windows
+        if self.topology.key_bys and mark is not None and mark != self._announced and not alone:
             return True
         if watermark is None:
             return False
@@ -332,12 +334,24 @@ class Task:
         return any(end is not None and end <= watermark for end in ends)
 
     def _mark(self) -> UpstreamMark | None:
-        """Return what downstream has to know, or `None` while there is nothing to say."""
-        if self.watermarks.idle:
+        """Return what downstream has to know, or `None` while there is nothing to say.
+
+        Without input, a task is idle only when nothing is left that `on_close` may send: downstream
+        must not go ahead of it by the clock.
+        """
+        if self.watermarks.idle and not self._owes_windows:
             return UpstreamMark(self.name, None, True)
         if self.watermarks.watermark is None:
             return None
         return UpstreamMark(self.name, self.watermarks.watermark, False)
+
+    @property
+    def _owes_windows(self) -> bool:
+        """Whether windows are open that something is called with when they close."""
+        return any(
+            table.closer is not None and state.next_close() is not None
+            for table, state in self._windowed
+        )
 
     def _announce(self, now: int) -> None:
         mark = self._mark()
@@ -351,14 +365,17 @@ class Task:
         self, table: WindowedTable, state: TaskWindows, watermark: int | None
     ) -> None:
         closing = state.close(watermark)
-        if table.final_topic is not None:
-            for window in closing:
-                for key, value in state.window_items(window).items():
+        for window in closing if table.final_topic or table.closer else ():
+            values = state.window_items(window)
+            if table.final_topic is not None:
+                for key, value in values.items():
                     self._put_window(
                         table.final_topic,
                         table,
                         WindowRecord(key, window.start, window.end, value, True),
                     )
+            if table.closer is not None:
+                self.context.run(table.closer, window, values)
         if table.updates_topic is not None:
             for found in state.updated():
                 self._put_window(

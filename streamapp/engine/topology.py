@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from streamapp.engine.agent import BatchAgent, tables_of
+from streamapp.engine.agent import BatchAgent, tables_of, used_by
 from streamapp.engine.key_by import KeyBy
 from streamapp.engine.topic import Topic
 from streamapp.errors import ConfigurationError
@@ -69,7 +69,9 @@ class Topology:
     def outputs(self) -> dict[str, Topic]:
         """The topics that it sends to, as far as its declaration tells; no `key_by`."""
         found: list[Any] = [sink for agent in self.agents for sink in agent.sinks]
-        found += [used for agent in self.agents for used in agent.uses if isinstance(used, Topic)]
+        found += [
+            used for agent in self.agents for used in used_by(agent) if isinstance(used, Topic)
+        ]
         for table in self.tables:
             found += [
                 getattr(table, name, None)
@@ -124,7 +126,10 @@ def build_topologies(app_id: str, agents: Iterable[BatchAgent]) -> list[Topology
                 )
             owner[table] = name
         key_bys = {
-            used.name: used for agent in members for used in agent.uses if isinstance(used, KeyBy)
+            used.name: used
+            for agent in members
+            for used in used_by(agent)
+            if isinstance(used, KeyBy)
         }
         topologies.append(
             Topology(

@@ -1,6 +1,6 @@
 """State stores, tables, aggregations, windows and event time."""
 
-from streamapp.state.aggregates import Aggregate, Count, Max, Mean, Min, Sum
+from streamapp.state.aggregates import Aggregate, Count, Max, Mean, Min, Sum, TopK
 from streamapp.state.table import BatchTable, WindowedTable
 from streamapp.state.windows import Window
 
@@ -12,6 +12,7 @@ __all__ = [
     "Mean",
     "Min",
     "Sum",
+    "TopK",
     "Window",
     "WindowedTable",
 ]

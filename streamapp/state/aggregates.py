@@ -8,9 +8,10 @@ its neutral element. Accumulators are stored as JSON. They are kept and read aga
 
 from __future__ import annotations
 
+from heapq import nsmallest
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Aggregate", "Count", "Max", "Mean", "Min", "Sum"]
+__all__ = ["Aggregate", "Count", "Max", "Mean", "Min", "Sum", "TopK"]
 
 
 @runtime_checkable
@@ -107,3 +108,34 @@ class Mean:
     def result(self, accumulator: Any) -> Any:
         total, count = accumulator
         return total / count if count else None
+
+
+class TopK:
+    """The `k` rows with the highest scores, the highest first.
+
+    A row is a list that begins with its score and its name, `[score, name, …]`; rows of one score
+    are in the order of their names, so that the result is one whatever the order they came in. A
+    name is to be added once: what is said of it in two places has to be added up beforehand.
+
+    Raises:
+        ValueError: `k` is less than 1.
+    """
+
+    additive = False
+
+    def __init__(self, k: int) -> None:
+        if k < 1:
+            raise ValueError(f"TopK keeps at least 1 row, not {k}")
+        self.k = k
+
+    def zero(self) -> Any:
+        return []
+
+    def add(self, accumulator: Any, value: Any) -> Any:
+        return self.merge(accumulator, [value])
+
+    def merge(self, left: Any, right: Any) -> Any:
+        return nsmallest(self.k, [*left, *right], key=lambda row: (-row[0], row[1]))
+
+    def result(self, accumulator: Any) -> Any:
+        return accumulator

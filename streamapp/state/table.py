@@ -22,11 +22,15 @@ from streamapp.state.task_windows import PaneValue, TaskWindows
 from streamapp.state.time import to_milliseconds
 from streamapp.state.windows import Window, WindowSpec, milliseconds
 
-__all__ = ["BatchTable", "PaneValue", "Table", "TaskWindows", "WindowedTable"]
+__all__ = ["BatchTable", "Closer", "PaneValue", "Table", "TaskWindows", "WindowedTable"]
 
 _LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]{1,200}")
 
 _StateT = TypeVar("_StateT", covariant=True)
+
+#: Takes a window that is closed, and its keys and values.
+Closer = Callable[[Window, dict[Any, Any]], None]
+_CloserT = TypeVar("_CloserT", bound=Closer)
 
 
 class Sink(Protocol):
@@ -215,6 +219,7 @@ class WindowedTable(Table[TaskWindows]):
         self.final_topic: Any = None
         self.updates_topic: Any = None
         self.late_topic: Any = None
+        self.closer: Closer | None = None
         super().__init__(registry, name, key, value)
 
     def open(self, store: Store, cursor: Cursor) -> TaskWindows:
@@ -237,6 +242,25 @@ class WindowedTable(Table[TaskWindows]):
         """Send records that came after their last window was closed to a topic, as they are."""
         self.late_topic = topic
         return self
+
+    def on_close(self, function: _CloserT) -> _CloserT:
+        """Call a function with each window that the watermark closes, once, oldest first.
+
+        It is called as `function(window, {key: value})` in the checkpoint that closes the window:
+        what it writes to tables and sends (with `key_by.add(…, at=…)` and `topic.send_soon(…)`) is
+        part of that transaction. Each task calls it with its own keys. It may use the tables and
+        topics that it names in its own body, as an agent does.
+
+        Raises:
+            ConfigurationError: the table has such a function.
+        """
+        if self.closer is not None:
+            raise ConfigurationError(
+                f"the windows of {self.name!r} are closed by {self.closer.__name__} already: call "
+                f"{function.__name__} from there"
+            )
+        self.closer = function
+        return function
 
     # Without these, `in` and `for` would try table[0], table[1], … and never end.
     __contains__ = None

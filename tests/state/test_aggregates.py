@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp.state.aggregates import Aggregate, Count, Max, Mean, Min, Sum
+from streamapp.state.aggregates import Aggregate, Count, Max, Mean, Min, Sum, TopK
 from streamapp.state.codecs import codec_for
 from tests.state.quick import QUICK
 
@@ -93,3 +93,24 @@ def test_each_is_an_aggregate(aggregate: Aggregate):
 def test_extremes_pass_over_none_wherever_it_comes(values: list[Any]):
     assert accumulated(Min(), values) == 1
     assert accumulated(Max(), values) == 2
+
+
+ROWS = st.dictionaries(st.text(max_size=3), st.integers(-3, 3)).map(
+    lambda scores: [[score, name] for name, score in scores.items()]
+)
+
+
+@QUICK
+@given(rows=ROWS, cut=st.integers(0, 10), k=st.integers(1, 5))
+def test_the_top_rows_are_those_of_all_however_they_are_split(
+    rows: list[list[Any]], cut: int, k: int
+):
+    top = TopK(k)
+    merged = top.merge(accumulated(top, rows[:cut]), accumulated(top, rows[cut:]))
+    assert merged == sorted(rows, key=lambda row: (-row[0], row[1]))[:k]
+    assert top.merge(top.zero(), merged) == merged
+
+
+def test_a_top_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least 1 row"):
+        TopK(0)
