@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pkgutil
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+import agents
 import streamapp
 from tests.docs.pages import PAGES, Block, blocks_of
 
@@ -27,6 +30,9 @@ def python_of(page: Path) -> list[Block]:
 @pytest.fixture
 def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> streamapp.App:
     """In place of the application that ships: the page's own, in a directory of its own."""
+    # What ships is declared on the application that ships, whoever imports it first.
+    for module in pkgutil.iter_modules(agents.__path__, "agents."):
+        import_module(module.name)
     monkeypatch.chdir(tmp_path)
     app = streamapp.App("streamapp", autodiscover=False, topic_partitions=4, web_enabled=False)
     monkeypatch.setitem(vars(streamapp), "app", app)
