@@ -16,6 +16,7 @@ from mode.types import ServiceT
 from streamapp.engine.agent import AgentFunction, BatchAgent, named_in
 from streamapp.engine.engine import Engine
 from streamapp.engine.key_by import KeyBy
+from streamapp.engine.receiving import DeclaredReceiver, ReceiverFunction, Receiving
 from streamapp.engine.settings import EngineSettings, Guarantee
 from streamapp.engine.topic import Topic
 from streamapp.engine.topology import Topology, build_topologies
@@ -93,7 +94,9 @@ class App(faust.App):
         )
         self.batch_agents: dict[str, BatchAgent] = {}
         self.batch_tables: dict[str, Table[Any]] = {}
+        self.receivers: dict[str, DeclaredReceiver] = {}
         self.engine: Engine | None = None
+        self.receiving: Receiving | None = None
         #: Process what is there and stop (`worker --once`).
         self.once = False
         #: How long to wait for a broker at the start, in seconds.
@@ -155,6 +158,38 @@ class App(faust.App):
             self.batch_agents[agent_name] = agent
             venusian.attach(function, lambda scanner, found, item: None, category=SCAN_AGENT)
             return agent
+
+        return declare
+
+    def receiver(
+        self, topic: Topic | str, *, name: str | None = None
+    ) -> Callable[[ReceiverFunction], ReceiverFunction]:
+        """Declare a receiver that the workers run, one at a time; another takes over when it dies.
+
+            @app.receiver(log_lines)
+            def access_log(**place):
+                return FileReceiver("/var/log/access.log", follow=True, **place)
+
+        The function is called in each worker, with what every receiver takes: `topic`, `name`,
+        `bootstrap` and `partitions`. `worker --once` runs none.
+
+        Arguments:
+            topic: where its records go.
+            name: under which its position is kept; the function's name without one.
+
+        Raises:
+            ConfigurationError: the name is taken.
+        """
+
+        def declare(function: ReceiverFunction) -> ReceiverFunction:
+            receiver_name = name or function.__name__
+            if receiver_name in self.receivers:
+                raise ConfigurationError(
+                    f"there are two receivers named {receiver_name}: give one of them name='…'"
+                )
+            self.receivers[receiver_name] = DeclaredReceiver(receiver_name, topic, function)
+            venusian.attach(function, lambda scanner, found, item: None, category=SCAN_AGENT)
+            return function
 
         return declare
 
@@ -237,11 +272,18 @@ class App(faust.App):
         return options
 
     def engine_services(self) -> list[ServiceT]:
-        """Return the engine, when there are batch agents."""
-        if not self.batch_agents:
-            return []
-        self.engine = Engine(self, once=self.once, loop=self.loop, beacon=self.beacon)
-        return [self.engine]
+        """Return the receivers and the engine, where there are any."""
+        services: list[ServiceT] = []
+        options: dict[str, Any] = {"loop": self.loop, "beacon": self.beacon}
+        if self.receivers and not self.once:
+            self.receiving = Receiving(
+                self, session_timeout=self.engine_settings.receiver_timeout, **options
+            )
+            services.append(self.receiving)
+        if self.batch_agents:
+            self.engine = Engine(self, once=self.once, **options)
+            services.append(self.engine)
+        return services
 
     def worker_init(self) -> None:
         """Make the project's form of the `worker` command known."""

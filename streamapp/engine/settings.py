@@ -37,6 +37,7 @@ class EngineSettings:
         trim_interval: between two rounds of deleting what was read of repartition topics.
         attempts: how often a batch is tried before an agent's error stops the worker.
         backoff: the first and the longest pause between two tries.
+        receiver_timeout: without a sign of life, after which another worker runs a receiver.
         compression: of what the engine publishes: `None`, `gzip`, `snappy`, `lz4` or `zstd`.
     """
 
@@ -50,6 +51,7 @@ class EngineSettings:
     transaction_timeout: float = 10.0
     commit_deadline: float = 30.0
     session_timeout: float = 10.0
+    receiver_timeout: float = 6.0
     heartbeat_interval: float = 3.0
     rebalance_timeout: float = 60.0
     replication: int = -1
