@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
+    GroupAuthorizationFailedError,
     IllegalStateError,
+    InconsistentGroupProtocolError,
+    InvalidGroupIdError,
+    InvalidSessionTimeoutError,
     KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
 )
 
 from streamapp.engine import seams
@@ -29,6 +35,7 @@ from streamapp.engine.runner import TaskRunner
 from streamapp.engine.settings import EngineSettings
 from streamapp.engine.task import Surroundings
 from streamapp.engine.topology import Topology
+from streamapp.errors import StreamappError, TopicError
 from streamapp.state.store import StoreMemory
 
 __all__ = ["Group"]
@@ -39,6 +46,16 @@ log = logging.getLogger(__name__)
 _POLL_MS = 100
 #: While everything is paused nothing is polled; that must not end the membership.
 _NEVER_MS = 2**31 - 1
+#: For how long the last answer to a fetch says what a partition holds, in milliseconds.
+_FRESH_MS = 2_000
+#: What the group refuses however often it is asked.
+_REFUSALS = (
+    GroupAuthorizationFailedError,
+    InconsistentGroupProtocolError,
+    InvalidGroupIdError,
+    InvalidSessionTimeoutError,
+    TopicAuthorizationFailedError,
+)
 
 
 class Group(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -84,7 +101,8 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         self._confirming: asyncio.Task[bool] | None = None
         self._awake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[int, asyncio.Task[None]] = {}
+        self._stopped = False
         self.consumer: AIOKafkaConsumer | None = None
 
     # ------------------------------------------------------------------ its life
@@ -117,6 +135,8 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def stop(self) -> None:
         """Finish the batches at hand, commit, and leave the group."""
+        # A rebalance may go on meanwhile, and end in an assignment: nothing is started by it.
+        self._stopped = True
         self.epoch += 1
         await asyncio.gather(*(runner.close() for runner in self.runners.values()))
         self.runners = {}
@@ -124,11 +144,14 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             self._loop_task.cancel()
             await asyncio.wait({self._loop_task})
         if self._closing:
-            await asyncio.wait(self._closing)
+            await asyncio.wait(self._closing.values())
+        if self._confirming is not None:
+            self._confirming.cancel()
+            await asyncio.wait({self._confirming})
         await self.output.close()
         if self.consumer is not None:
             await seams.leave_group(self.consumer)
-            await self.consumer.stop()
+            await seams.stop(self.consumer)
 
     def runner_done(self, task: asyncio.Task[None]) -> None:
         """Escalate what a task could not mend by opening anew."""
@@ -158,7 +181,15 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Pause, start the tasks, return."""
+        try:
+            self._assign(assigned)
+        except Exception as error:  # aiokafka would log it, and the tasks be missing for ever
+            self._failed(error)
+
+    def _assign(self, assigned: set[TopicPartition]) -> None:
         assert self.consumer is not None
+        if self._stopped:
+            return
         if assigned:
             self.consumer.pause(*assigned)
         self.epoch += 1
@@ -170,20 +201,38 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             self._generation,
             sorted(self._assigned),
         )
+        self._check_grown(assigned)
         for partition in set(self.runners) - self._assigned:
             self._close_later(self.runners.pop(partition))
         for partition in sorted(self._assigned):
             runner = self.runners.get(partition)
             if runner is None:
-                runner = self.runners[partition] = TaskRunner(self, partition)
+                runner = TaskRunner(self, partition, after=self._closing.get(partition))
+                self.runners[partition] = runner
             runner.start(self.epoch)
+
+    def _check_grown(self, assigned: set[TopicPartition]) -> None:
+        for tp in assigned:
+            known = self.surroundings.partitions[tp.topic]
+            if tp.partition >= known:
+                raise TopicError(
+                    f"the topic {tp.topic} had {known} partitions when the worker started, and has more by now: keys "
+                    "go to other partitions than those that have their state. Start the worker again: it says "
+                    "which topics have to follow"
+                )
 
     def _close_later(self, runner: TaskRunner) -> None:
         closing = asyncio.get_running_loop().create_task(
             runner.close(), name=f"close {runner.name}"
         )
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        self._closing[runner.partition] = closing
+
+        def closed(task: asyncio.Task[None]) -> None:
+            if self._closing.get(runner.partition) is task:
+                del self._closing[runner.partition]
+            self.runner_done(task)
+
+        closing.add_done_callback(closed)
 
     async def confirmed(self, epoch: int) -> bool:
         """Ask the coordinator whether this member still has its assignment; one request for all tasks."""
@@ -228,9 +277,13 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         position = None if runner is None else runner.position(tp.topic)
         try:
             stable = self.consumer.last_stable_offset(tp)
+            polled = self.consumer.last_poll_timestamp(tp)
         except (IllegalStateError, AssertionError):
             return False
-        return position is not None and stable is not None and position >= stable
+        if position is None or stable is None or polled is None:
+            return False
+        # While the broker does not answer, nobody knows what has come in.
+        return bool(position >= stable and time.time() * 1000 - polled < _FRESH_MS)
 
     # ------------------------------------------------------------------ fetching
 
@@ -247,28 +300,53 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
                 if runner.hungry and runner.epoch == self.epoch
                 for tp in runner.sources
             }
-            if not ready:
-                await self._wait()
-                continue
             try:
+                seams.check(consumer)
+                if not ready:
+                    await self._wait()
+                    continue
                 fetched = await whole_batches.getmany(*ready, timeout_ms=_POLL_MS)
             except OffsetOutOfRangeError as error:
-                await self._jump(consumer, error)
+                await self._jump(consumer, error.args[0])
                 continue
-            except (IllegalStateError, NoOffsetForPartitionError):
-                continue  # a rebalance came in between
+            except _REFUSALS as error:
+                raise StreamappError(
+                    f"the group {self.topology.group} cannot be joined or read, {type(error).__name__}: {error}: see "
+                    "that its name is nobody else's, that its session timeout is one that the brokers allow, and "
+                    "that the worker may read the group and its topics"
+                ) from error
             except KafkaError as error:
-                log.warning("%s: fetching: %s", self.topology.name, error)
+                if not isinstance(error, (IllegalStateError, NoOffsetForPartitionError)):
+                    log.warning("%s: fetching: %s", self.topology.name, error)
+                # else a rebalance came in between
+                self._put_back(consumer, ready)
                 await self._wait()
                 continue
             for tp, runner in ready.items():
-                if self.runners.get(tp.partition) is not runner or runner.epoch != self.epoch:
+                if not self._reads(runner, tp):
                     continue
                 try:
                     position = await consumer.position(tp)
                 except (IllegalStateError, KafkaError):
                     continue
                 runner.feed(tp.topic, fetched.get(tp, ()), position)
+
+    def _reads(self, runner: TaskRunner, tp: TopicPartition) -> bool:
+        """Whether a runner is the one that has a partition, and knows where it reads."""
+        return (
+            self.runners.get(tp.partition) is runner
+            and runner.epoch == self.epoch
+            and runner.position(tp.topic) is not None
+        )
+
+    def _put_back(
+        self, consumer: AIOKafkaConsumer, runners: Mapping[TopicPartition, TaskRunner]
+    ) -> None:
+        """Read on from what the tasks have: aiokafka drops what one fetch had of other partitions."""
+        for tp, runner in runners.items():
+            position = runner.position(tp.topic)
+            if position is not None and self._reads(runner, tp):
+                consumer.seek(tp, position)
 
     async def _wait(self) -> None:
         try:
@@ -277,17 +355,39 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         except TimeoutError:
             return
 
-    async def _jump(self, consumer: AIOKafkaConsumer, error: OffsetOutOfRangeError) -> None:
-        """Retention has removed what was not read yet: go on where the partition begins, and say so."""
-        offsets: dict[TopicPartition, int] = error.args[0]
-        begins = await consumer.beginning_offsets(list(offsets))
+    async def _jump(
+        self, consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]
+    ) -> None:
+        """Retention has removed what was not read yet: go on where the partition begins, and say so.
+
+        Raises:
+            StreamappError: the partition ends before what was read: it is another one.
+        """
+        try:
+            begins = await consumer.beginning_offsets(list(offsets))
+            ends = await consumer.end_offsets(list(offsets))
+        except KafkaError as error:
+            log.warning("%s: looking where to read on: %s", self.topology.name, error)
+            await self._wait()
+            return  # the fetch is out of range again
         for tp, offset in offsets.items():
-            log.error(
-                "%s[%d]: offset %d is gone, the partition begins at %d: records were removed before they were "
-                "read; raise the topic's retention",
-                tp.topic,
-                tp.partition,
-                offset,
-                begins[tp],
-            )
-            consumer.seek(tp, begins[tp])
+            runner = self.runners.get(tp.partition)
+            if runner is None or not self._reads(runner, tp):
+                continue
+            if offset > ends[tp]:
+                raise StreamappError(
+                    f"{tp.topic}[{tp.partition}] ends at {ends[tp]}, and {runner.name} has read up to {offset}: the "
+                    "topic was deleted and made anew, or truncated. Restore it, or begin anew: give the topology "
+                    f"another name, or delete the group {self.topology.group} and the topic "
+                    f"{self.topology.checkpoint_topic} with the state that belongs to it"
+                )
+            if offset < begins[tp]:
+                log.error(
+                    "%s[%d]: offset %d is gone, the partition begins at %d: records were removed before they were "
+                    "read; raise the topic's retention",
+                    tp.topic,
+                    tp.partition,
+                    offset,
+                    begins[tp],
+                )
+                consumer.seek(tp, begins[tp])

@@ -78,9 +78,14 @@ class TaskRunner:
     It outlives rebalances: a task whose partitions come straight back keeps its producer and its
     store, and begins where it last committed. Whoever had it in between has fenced the producer, so
     the first transaction fails then, and the task opens anew.
+
+    Arguments:
+        after: closes the runner that had the partition before, and its store with it.
     """
 
-    def __init__(self, group: Group, partition: int) -> None:
+    def __init__(
+        self, group: Group, partition: int, after: asyncio.Task[None] | None = None
+    ) -> None:
         self._group = group
         self._topology = group.topology
         self._settings = group.settings
@@ -102,6 +107,8 @@ class TaskRunner:
         #: Fetches taken in since the last batch: each has about a megabyte at the most.
         self._fetches = 0
         self._busy = False
+        self._opening = False
+        self._after = after
         self._failures = 0
         self.epoch = -1
         self.checkpoints = 0
@@ -129,26 +136,34 @@ class TaskRunner:
     async def park(self, within: float) -> None:
         """Stop working: finish the batch at hand within so many seconds, or abort it.
 
-        Producer and store stay open.
+        Producer and store stay open. A task that is opening has no batch: it is interrupted at once,
+        and its restore goes on from there another time.
         """
-        runs, self._runs = self._runs, None
         self._buffers = {}
         self._stopping.set()
         self._changed.set()
+        runs = self._runs
         if runs is None:
             return
-        _, pending = await asyncio.wait({runs}, timeout=within)
+        opening = self._opening
+        # Whoever closes while this waits, waits for the same.
+        _, pending = await asyncio.wait({runs}, timeout=0 if opening else within)
         if pending:
-            log.warning(
-                "%s did not finish its batch within %.1f s: it is aborted", self.name, within
-            )
+            if not opening:
+                log.warning(
+                    "%s did not finish its batch within %.1f s: it is aborted", self.name, within
+                )
             runs.cancel()
             await asyncio.wait({runs})
             await self._drop_batch()
+        if self._runs is runs:
+            self._runs = None
 
     async def close(self) -> None:
         """Let go of everything."""
         await self.park(self._settings.rebalance_timeout / 2)
+        if self._after is not None:
+            await asyncio.wait({self._after})
         await self._producer.close()
         task, self.task = self.task, None
         if task is not None:
@@ -213,7 +228,11 @@ class TaskRunner:
             before = self.checkpoints
             try:
                 if not self._producer.is_open or self.task is None:
-                    await self._open()
+                    self._opening = True
+                    try:
+                        await self._open()
+                    finally:
+                        self._opening = False
                 await self._seek()
                 await self._work()
             except _Revoked:
@@ -225,6 +244,10 @@ class TaskRunner:
                 self._buffers = {}
                 await self._drop_batch()
                 await self._pause(pause)
+            except Exception:
+                # What it has in memory is worth nothing now, also if an assignment comes before the end.
+                await self._drop_batch()
+                raise
 
     def _backoff(self, failures: int) -> float:
         first, longest = self._settings.backoff
@@ -238,6 +261,9 @@ class TaskRunner:
             return
 
     async def _open(self) -> None:
+        if self._after is not None:
+            await asyncio.wait({self._after})
+            self._after = None
         async with self._group.opening:
             began = time.monotonic()
             # A zombie must not fence the rightful owner: the group says whether this is it.

@@ -6,11 +6,43 @@ leaving at once, the size of one record batch.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
-__all__ = ["fail_deliveries", "generation", "heartbeat", "leave_group", "new_batch"]
+from streamapp.errors import StreamappError
+
+__all__ = [
+    "check",
+    "fail_deliveries",
+    "generation",
+    "heartbeat",
+    "leave_group",
+    "new_batch",
+    "stop",
+]
+
+log = logging.getLogger(__name__)
+
+
+def check(consumer: AIOKafkaConsumer) -> None:
+    """Raise what halts the consumer's background work; aiokafka itself tells only who fetches.
+
+    Raises:
+        KafkaError: the group refused something: its coordination waits until this was asked, and
+            then goes on.
+        StreamappError: the work has ended, and the consumer is good for nothing more.
+    """
+    coordinator: Any = consumer._coordinator
+    for work in (coordinator._coordination_task, consumer._fetcher._fetch_task):
+        if work.done() and not work.cancelled() and (error := work.exception()) is not None:
+            cause = error.__cause__ or error
+            raise StreamappError(
+                f"the Kafka client has ended in an error, {type(cause).__name__}: {cause}: start the worker again"
+            ) from error
+    coordinator.check_errors()
 
 
 def generation(consumer: AIOKafkaConsumer) -> int:
@@ -41,6 +73,15 @@ async def leave_group(consumer: AIOKafkaConsumer) -> None:
     A static member says nothing: it is expected back (KIP-345).
     """
     await consumer._coordinator._maybe_leave_group()
+
+
+async def stop(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer, also one whose background work has ended in an error, which `check` told."""
+    try:
+        await consumer.stop()
+    except KafkaError as error:
+        log.warning("stopping a consumer: %s", error)
+        await consumer._client.close()
 
 
 def new_batch(producer: AIOKafkaProducer, size: int) -> Any:
