@@ -58,6 +58,8 @@ class Progress(msgspec.Struct, kw_only=True):
     marker: Marker
     #: The next offset of each table's changelog that the store does not hold yet.
     positions: dict[str, int]
+    #: When it was written, in milliseconds.
+    at: int = 0
 
 
 class LedgerBatch(

@@ -18,17 +18,25 @@ from streamapp.engine.topic import Topic
 from streamapp.engine.topology import Topology
 from streamapp.errors import TopicError
 
-__all__ = ["Provisioned", "Wanted", "provision", "provision_late", "wanted_topics"]
+__all__ = [
+    "TOMBSTONES_KEPT",
+    "Provisioned",
+    "Wanted",
+    "provision",
+    "provision_late",
+    "wanted_topics",
+]
 
 log = logging.getLogger(__name__)
 
 #: Seconds until a topic that was made has to be visible.
 _VISIBLE_WITHIN = 30.0
+#: A store that was away for less than this has missed no tombstone, in milliseconds.
+TOMBSTONES_KEPT = 7 * 24 * 3600 * 1000
 _CHANGELOG = {
     "cleanup.policy": "compact",
     "min.cleanable.dirty.ratio": "0.3",
-    # A store that was away for less than this has missed no tombstone.
-    "delete.retention.ms": str(7 * 24 * 3600 * 1000),
+    "delete.retention.ms": str(TOMBSTONES_KEPT),
 }
 _MARKERS = {"cleanup.policy": "compact", "segment.bytes": str(16 << 20)}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,17 +24,29 @@ from streamapp.engine.marker import (
     decode_progress,
     encode,
 )
+from streamapp.engine.provision import TOMBSTONES_KEPT
 from streamapp.engine.topology import Topology
 from streamapp.errors import StoreError
 from streamapp.faults import fault_point
 from streamapp.state.store import Store, TableWrites
 
-__all__ = ["Restore"]
+__all__ = ["Restore", "has_missed_tombstones"]
 
 log = logging.getLogger(__name__)
 
 _POLL_MS = 50
 _FETCH_BYTES = 4 << 20
+
+
+def has_missed_tombstones(store: Store) -> bool:
+    """Whether a store was away for so long that compaction may have taken deletes that it never saw."""
+    raw = store.progress
+    written = 0 if raw is None else decode_progress(raw, f"the state store {store.path}").at
+    return bool(written) and _now() - written > TOMBSTONES_KEPT
+
+
+def _now() -> int:
+    return round(time.time() * 1000)
 
 
 class Restore:
@@ -71,9 +84,9 @@ class Restore:
             fetch_max_wait_ms=_POLL_MS,
             max_partition_fetch_bytes=_FETCH_BYTES,
         )
-        await consumer.start()
-        whole_batches = WholeBatches(consumer)
         try:
+            await consumer.start()
+            whole_batches = WholeBatches(consumer)
             consumer.assign([marks, *logs])
             consumer.pause(*logs)
             begins = await consumer.beginning_offsets([marks, *logs])
@@ -96,14 +109,17 @@ class Restore:
         from another client that reads everything.
         """
         everything = AIOKafkaConsumer(**self._options, enable_auto_commit=False)
-        await everything.start()
+        said = False
         try:
+            await everything.start()
             while True:
                 stable: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
                 high = await everything.end_offsets(partitions)
                 if all(stable[tp] >= high[tp] for tp in partitions):
                     return stable
-                log.info("%s waits for a transaction to end below %s", self._name, high)
+                if not said:
+                    log.info("%s waits for a transaction to end below %s", self._name, high)
+                    said = True
                 await asyncio.sleep(_POLL_MS / 1000)
         finally:
             await everything.stop()
@@ -148,6 +164,15 @@ class Restore:
         stored = (
             None if raw is None else decode_progress(raw, f"the state store {self._store.path}")
         )
+        seen = 0 if stored is None else stored.marker.sequence
+        if seen > (0 if marker is None else marker.sequence):
+            raise StoreError(
+                f"the task {self._name} has seen its checkpoint {seen}, and the last one in "
+                f"{self._topology.checkpoint_topic}[{self._partition}] is "
+                f"{'none' if marker is None else marker.sequence}: the topic was deleted and made anew, or truncated. "
+                f"Restore it, or give up this state: delete the topics {self._topology.checkpoint_topic} and "
+                f"{', '.join(tp.topic for tp in logs)} and the directory {self._store.path}, and start again"
+            )
         positions: dict[str, int] = {}
         for tp, table in logs.items():
             position = None if stored is None else stored.positions.get(table)
@@ -193,9 +218,11 @@ class Restore:
             for tp in behind:
                 positions[logs[tp]] = await consumer.position(tp)
             if writes:
-                self._store.write(writes, encode(Progress(marker=marker, positions=positions)))
+                self._store.write(
+                    writes, encode(Progress(marker=marker, positions=positions, at=_now()))
+                )
                 fault_point("restore.written")
             behind = [tp for tp in behind if positions[logs[tp]] < ends[tp]]
         if self.records:
             log.info("%s restored %d changelog records", self._name, self.records)
-        self._store.write([], encode(Progress(marker=marker, positions=positions)))
+        self._store.write([], encode(Progress(marker=marker, positions=positions, at=_now())))

@@ -24,7 +24,7 @@ from aiokafka.errors import KafkaError
 from streamapp.engine.marker import MARKER_KEY, Marker, encode
 from streamapp.engine.outbox import Outgoing
 from streamapp.engine.producer import TaskProducer
-from streamapp.engine.restore import Restore
+from streamapp.engine.restore import Restore, has_missed_tombstones
 from streamapp.engine.settings import Guarantee
 from streamapp.engine.task import Checkpoint, Slice, Task
 from streamapp.errors import ForeignStoreError, StreamappError, TaskClosed
@@ -291,7 +291,9 @@ class TaskRunner:
                 )
             self.restored = restore.records
             self.task.rolled_back()
-            self.task.restored(await self._with_sources(marker or Marker()), positions)
+            self.task.restored(marker or Marker(), positions)
+            known = self.task.marker.sources
+            await self._begin(self.task, [tp for tp in self.sources if tp.topic not in known])
             log.info(
                 "%s is open after %.0f ms: checkpoint %d, %d changelog records restored",
                 self.name,
@@ -301,24 +303,43 @@ class TaskRunner:
             )
 
     def _open_store(self) -> Store:
-        """Open the task's store; one that is not its own is set aside, and the changelog makes it anew."""
+        """Open the task's store; one that is not its own is set aside, and the changelog makes it anew.
+
+        So it does with one that is too old to go on from.
+        """
         path = self._group.state_directory / self._topology.name / str(self.partition)
         owner = f"{self._topology.app_id}/{self.name} of cluster {self._group.surroundings.cluster}"
         try:
-            return Store(path, owner, self._group.memory)
+            store = Store(path, owner, self._group.memory)
         except ForeignStoreError as error:
             aside = path.with_name(f"{path.name}.foreign-{time.time_ns()}")
             path.rename(aside)
             log.warning("%s; it is now %s, and the changelog is restored", error, aside)
             return Store(path, owner, self._group.memory)
+        if has_missed_tombstones(store):
+            log.warning("%s: its store is too old, and made anew from the changelog", self.name)
+            store.close()
+            Store.remove(path)
+            store = Store(path, owner, self._group.memory)
+        return store
 
-    async def _with_sources(self, marker: Marker) -> Marker:
-        """Add where sources begin that the marker does not know: the group's offset, or the reset."""
-        for tp in self.sources:
-            if tp.topic not in marker.sources:
-                offset = await self._group.initial_offset(tp)
-                marker.sources = {**marker.sources, tp.topic: offset}
-        return marker
+    async def _begin(self, task: Task, unknown: list[TopicPartition]) -> None:
+        """Begin sources that the marker does not know at the group's offset, or at the reset's.
+
+        Where a partition ends is another place each time: it is committed before the first record
+        is taken, or a batch that fails would be skipped.
+        """
+        begins = [
+            Slice(tp.topic, offset, offset, ())
+            for tp in unknown
+            for offset in [await self._group.initial_offset(tp)]
+        ]
+        task.marker.sources = {
+            **task.marker.sources,
+            **{part.topic: part.from_offset for part in begins},
+        }
+        if begins and self._settings.offset_reset != "earliest":
+            await self._commit(task, task.skipping(begins), begins)
 
     async def _seek(self) -> None:
         assert self.task is not None
@@ -375,6 +396,9 @@ class TaskRunner:
                 part = buffer.take(topic, room)
                 room -= len(part.records)
                 slices.append(part)
+        # The next batch begins with the next source: a backlog in one does not hold up the others.
+        first = next(iter(self._buffers))
+        self._buffers[first] = self._buffers.pop(first)
         self._fetches = 0
         self._first_at = time.monotonic() if self._pending else None
         return slices

@@ -125,7 +125,9 @@ class Task:
         self.marker = Marker()
         self.positions: dict[str, int] = {}
         self.watermarks = self._new_watermarks()
+        #: What downstream was told by the last checkpoint that told it anything, and by this one.
         self._announced: UpstreamMark | None = None
+        self._announcing: UpstreamMark | None = None
         self._last_commit: float | None = None
         self._dead_letters = 0
         self._latest: int | None = None
@@ -193,7 +195,7 @@ class Task:
     @property
     def progress(self) -> Progress:
         """What the store is to know of itself at the last committed checkpoint."""
-        return Progress(marker=self.marker, positions=self.positions)
+        return Progress(marker=self.marker, positions=self.positions, at=self._world.clock())
 
     @property
     def _states(self) -> list[PlainState | TaskWindows]:
@@ -341,7 +343,7 @@ class Task:
         """
         if self.watermarks.idle and not self._owes_windows:
             return UpstreamMark(self.name, None, True)
-        if self.watermarks.watermark is None:
+        if self.watermarks.watermark is None and self._announced is None:
             return None
         return UpstreamMark(self.name, self.watermarks.watermark, False)
 
@@ -357,6 +359,7 @@ class Task:
         mark = self._mark()
         if mark is None or mark == self._announced:
             return
+        self._announcing = mark
         for key_by in self.topology.key_bys:
             for partition in range(self._world.partitions[key_by.name]):
                 self._outbox.put(mark_record(key_by.name, partition, mark, now))
@@ -468,7 +471,8 @@ class Task:
         self.store.write(checkpoint.writes, msgspec.json.encode(self.progress))
         for state in self._states:
             state.commit()
-        self._announced = self._mark() if self.topology.key_bys else None
+        if self._announcing is not None:
+            self._announced, self._announcing = self._announcing, None
         self._last_commit = took
         self._dead_letters = 0
 
@@ -481,6 +485,7 @@ class Task:
         self._outbox.clear()
         self._cursor.clear()
         self._dead_letters = 0
+        self._announcing = None
         self.watermarks.restore(self.marker.marks, self.marker.idle, self.marker.watermark)
 
     async def abort(self) -> None:
