@@ -20,7 +20,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from streamapp.engine import seams
 from streamapp.engine.outbox import Outgoing
 from streamapp.engine.settings import EngineSettings
-from streamapp.errors import TaskClosed
+from streamapp.errors import RecordError, TaskClosed
 from streamapp.faults import fault_point
 
 __all__ = ["OutputProducer", "TaskProducer", "discard"]
@@ -69,6 +69,7 @@ class _Batches:
 
         Raises:
             KafkaError: a delivery failed.
+            RecordError: a partition that is not there.
         """
         target: TopicPartition | None = None
         builder: Any = None
@@ -100,12 +101,17 @@ class _Batches:
         return seams.new_batch(self._producer, size)
 
     async def _partition(self, record: Outgoing, keyless: int) -> int:
-        if record.partition is not None:
-            return record.partition
         partitions = self._partitions.get(record.topic)
         if partitions is None:
             partitions = sorted(await self._producer.partitions_for(record.topic))
             self._partitions[record.topic] = partitions
+        if record.partition is not None:
+            if record.partition not in partitions:
+                raise RecordError(
+                    f"a record is sent to partition {record.partition} of {record.topic}, which has "
+                    f"{len(partitions)}: send it to one of those, or let its key decide"
+                )
+            return record.partition
         if record.key is None:
             return partitions[keyless % len(partitions)]
         chosen: int = _partition_of(record.key, partitions, partitions)
@@ -189,6 +195,7 @@ class TaskProducer:
 
         Raises:
             TaskClosed: it is not known to be committed: fenced, refused, or of unknown outcome.
+            RecordError: nothing was committed, and never will be: a partition is not there.
         """
         producer = self._producer
         if producer is None:
@@ -206,7 +213,7 @@ class TaskProducer:
         except BaseException as error:
             self._producer = None
             await asyncio.shield(discard(producer))
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and not isinstance(error, RecordError):
                 raise TaskClosed(
                     f"{self._transactional_id}: {type(error).__name__}: {error}"
                 ) from error
@@ -241,6 +248,7 @@ class OutputProducer:
 
         Raises:
             TaskClosed: one of them was not.
+            RecordError: a partition is not there.
         """
         if self._started is None:
             self._started = asyncio.get_running_loop().create_task(self._start())
@@ -248,6 +256,8 @@ class OutputProducer:
         try:
             producer = await asyncio.shield(started)
             await _Batches(producer, self._limits).send(records, keyless)
+        except RecordError:
+            raise
         except Exception as error:
             if self._started is started:
                 await self.close()

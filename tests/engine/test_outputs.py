@@ -11,6 +11,7 @@ from kio.schema.errors import ErrorCode
 from streamapp import App, Batches
 from streamapp.broker import Broker
 from streamapp.engine import producer as producers
+from streamapp.errors import RecordError
 from tests.brokers import BrokerUnderTest
 from tests.engine.running import make_app, run_once, running
 from tests.engine.test_engine import publish
@@ -19,7 +20,11 @@ from tests.polling import eventually
 
 
 def echoing(
-    kafka: BrokerUnderTest, state: Path, guarantee: str = "exactly_once", partitions: int = 1
+    kafka: BrokerUnderTest,
+    state: Path,
+    guarantee: str = "exactly_once",
+    partitions: int = 1,
+    into: int = 0,
 ) -> App:
     """An application that sends what it reads."""
     app = make_app(kafka, state, processing_guarantee=guarantee)
@@ -30,7 +35,7 @@ def echoing(
     async def echo(batches: Batches) -> None:
         async for batch in batches:
             for value in batch:
-                await out.send(value=value, partition=0)
+                await out.send(value=value, partition=into)
 
     return app
 
@@ -49,6 +54,17 @@ async def test_a_topic_that_takes_small_batches_gets_small_ones(
     await publish(kafka, "in", values)
     await run_once(echoing(kafka, tmp_path, guarantee))
     assert await output(kafka) == values
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_a_partition_that_is_not_there_ends_the_worker_instead_of_being_tried_for_ever(
+    embedded: Broker, tmp_path: Path, guarantee: str
+) -> None:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "nowhere-")
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a"])
+    with pytest.raises(RecordError, match="partition 7 of nowhere-out, which has 1"):
+        await run_once(echoing(kafka, tmp_path, guarantee, into=7))
 
 
 async def test_output_goes_on_after_a_batch_was_refused(embedded: Broker, tmp_path: Path) -> None:
