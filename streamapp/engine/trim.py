@@ -63,7 +63,7 @@ class Trimmer:
         """
         offsets = {}
         for topic, groups in self._readers.items():
-            for partition in groups[0].runners:
+            for partition in list(groups[0].runners):  # a rebalance may come in between
                 tp = TopicPartition(topic, partition)
                 committed = await self._committed(groups, tp)
                 if committed > self._trimmed.get(tp, 0):
