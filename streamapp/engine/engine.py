@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -96,7 +97,7 @@ class Engine(Service):
             )
             for topology in topologies
         ]
-        await asyncio.gather(*(group.start() for group in self.groups))
+        await _all(group.start() for group in self.groups)
         trimmer = Trimmer(self.groups, options, settings.trim_interval)
         self._trimming = asyncio.get_running_loop().create_task(trimmer.run())
         self._trimming.add_done_callback(self._watched)
@@ -116,11 +117,13 @@ class Engine(Service):
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
-        await asyncio.gather(*(group.stop() for group in self.groups))
-        self.groups = []
-        if self._identity is not None:
-            self._identity.release()
-            self._identity = None
+        try:
+            await _all(group.stop() for group in self.groups)
+        finally:
+            self.groups = []
+            if self._identity is not None:
+                self._identity.release()
+                self._identity = None
 
     async def make_topics(self, names: set[str]) -> None:
         """Make topics that nobody declared."""
@@ -255,6 +258,13 @@ class Engine(Service):
             if await consumer.getmany(*behind, timeout_ms=100):
                 return False
         return True
+
+
+async def _all(work: Iterable[Awaitable[None]]) -> None:
+    """Wait until all of it is done, also when some of it fails; raise the first failure then."""
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 def no_broker(bootstrap: str) -> str:

@@ -72,7 +72,8 @@ async def leave_group(consumer: AIOKafkaConsumer) -> None:
 
     A static member says nothing: it is expected back (KIP-345).
     """
-    await consumer._coordinator._maybe_leave_group()
+    if consumer._coordinator is not None:  # it is in no group before it has started
+        await consumer._coordinator._maybe_leave_group()
 
 
 async def stop(consumer: AIOKafkaConsumer) -> None:

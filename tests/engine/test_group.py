@@ -305,3 +305,21 @@ async def test_a_restore_is_interrupted_when_its_partition_goes(
         async with asyncio.timeout(10):
             group.consumer._coordinator.request_rejoin()
             await opened(engine)
+
+
+async def test_a_group_that_cannot_start_says_why_and_lets_go_of_the_workers_name(
+    echo: Echo, kafka: BrokerUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = AIOKafkaConsumer.start
+
+    async def failing(consumer: AIOKafkaConsumer) -> None:
+        if consumer._group_id is not None:
+            raise KafkaError("no connection")
+        await start(consumer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AIOKafkaConsumer, "start", failing)
+        with pytest.raises(KafkaError, match="no connection"):
+            async with running(echo.app):
+                pass
+    await run_once(Echo(kafka, tmp_path, worker_name="worker-0").app)
