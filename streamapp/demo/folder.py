@@ -13,7 +13,7 @@ from typing import Final
 from streamapp.demo.errors import DemoError
 from streamapp.sample_logs import generate
 
-__all__ = ["Folder", "shown"]
+__all__ = ["Folder", "shown", "write_sample_log"]
 
 SAMPLE_LINES: Final = 12_000
 """About half an hour of a server's life."""
@@ -101,12 +101,17 @@ class Folder:
 
     def write_sample(self) -> bool:
         """Write the sample unless it is there; return whether that was needed."""
-        if self.sample.exists():
-            return False
-        unfinished = self.sample.with_suffix(".tmp")
-        unfinished.write_bytes(b"\n".join(generate(SAMPLE_LINES, SAMPLE_SEED)) + b"\n")
-        unfinished.rename(self.sample)
-        return True
+        return write_sample_log(self.sample)
+
+
+def write_sample_log(path: Path) -> bool:
+    """Write the sample of an error log unless it is there; return whether that was needed."""
+    if path.exists():
+        return False
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_bytes(b"\n".join(generate(SAMPLE_LINES, SAMPLE_SEED)) + b"\n")
+    unfinished.rename(path)
+    return True
 
 
 def shown(path: Path) -> str:

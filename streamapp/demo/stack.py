@@ -1,0 +1,65 @@
+"""`python -m streamapp.demo.stack SAMPLES`: what the compose stack needs before anything runs.
+
+It makes the source topics of the application, with a copy on each of up to three brokers, and
+writes the samples that are published where no real source is given. What is there is left as it is,
+so it may run at every start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from streamapp.demo.folder import write_sample_log
+from streamapp.receivers.positions import COMPACTED
+from streamapp.receivers.topics import TopicSpec, ensure_topics, positions_of
+from streamapp.sample_tweets import Trend, generate
+
+__all__ = ["prepare", "write_sample_tweets"]
+
+SAMPLE_TWEETS: Final = 36_000
+"""An hour of event time."""
+
+SAMPLE_SEED: Final = 7
+SAMPLE_RATE: Final = 10.0
+"""Tweets a second of event time."""
+
+PLANTED: Final = Trend("eclipse2026")
+"""Nobody said it before."""
+
+_SOURCES: Final = ("log-lines", "text-lines", "tweets")
+_PARTITIONS: Final = 4
+
+
+def write_sample_tweets(path: Path) -> bool:
+    """Write tweets as the stream sends them, a line each; return whether that was needed."""
+    if path.exists():
+        return False
+    unfinished = path.with_suffix(".tmp")
+    with unfinished.open("wb") as lines:
+        for tweet in generate(SAMPLE_TWEETS, SAMPLE_SEED, rate=SAMPLE_RATE, trend=PLANTED):
+            lines.write(msgspec.json.encode(tweet) + b"\n")
+    unfinished.rename(path)
+    return True
+
+
+async def prepare(bootstrap: str, samples: Path) -> None:
+    """Make the topics at `bootstrap`, and write the samples into a directory.
+
+    Raises:
+        BrokerUnavailable: nothing answers there.
+    """
+    sources = [TopicSpec(topic, _PARTITIONS) for topic in _SOURCES]
+    positions = [TopicSpec(positions_of(topic), configs=COMPACTED) for topic in _SOURCES]
+    await ensure_topics(bootstrap, *sources, *positions)
+    write_sample_log(samples / "error.log")
+    write_sample_tweets(samples / "tweets.jsonl")
+
+
+if __name__ == "__main__":
+    asyncio.run(prepare(os.environ["STREAMAPP_BOOTSTRAP"], Path(sys.argv[1])))
