@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 #: How long an agent that is stopped has until it is cancelled again, in seconds.
 _CANCEL_EVERY = 1.0
+#: How often it is cancelled before the worker gives up on it.
+_CANCELLATIONS = 10
 
 #: An async function over the batches of a topic, or an async generator of values for its sinks.
 AgentFunction = Callable[["Batches"], Any]
@@ -201,11 +203,24 @@ class AgentRun:
             await run
 
     async def stop(self) -> None:
-        """End the agent's coroutine."""
+        """End the agent's coroutine.
+
+        Raises:
+            AgentError: it catches every cancellation and goes on.
+        """
         task, self._task = self._task, None
-        while task is not None and not task.done():
+        if task is None:
+            return
+        for _ in range(_CANCELLATIONS):
+            if task.done():
+                break
             task.cancel()
             # Again, when it catches the cancellation and waits on.
             await asyncio.wait({task}, timeout=_CANCEL_EVERY)
-        if task is not None and not task.cancelled() and (error := task.exception()) is not None:
+        if not task.done():
+            raise AgentError(
+                f"the batch agent {self.agent.name} was cancelled {_CANCELLATIONS} times and goes on: it may catch "
+                "CancelledError to clean up, and has to end then"
+            )
+        if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("the batch agent %s: %r while it was stopped", self.agent.name, error)

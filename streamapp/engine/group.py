@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         # A rebalance may go on meanwhile, and end in an assignment: nothing is started by it.
         self._stopped = True
         self.epoch += 1
-        await asyncio.gather(*(runner.close() for runner in self.runners.values()))
+        await self._each(runner.close() for runner in self.runners.values())
         self.runners = {}
         if self._loop_task is not None:
             self._loop_task.cancel()
@@ -152,6 +152,12 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         if self.consumer is not None:
             await seams.leave_group(self.consumer)
             await seams.stop(self.consumer)
+
+    async def _each(self, work: Iterable[Awaitable[None]]) -> None:
+        """Wait until all runners have done something; one that fails does not keep the others from it."""
+        for outcome in await asyncio.gather(*work, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                self._failed(outcome)
 
     def runner_done(self, task: asyncio.Task[None]) -> None:
         """Escalate what a task could not mend by opening anew."""
@@ -177,7 +183,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         if revoked:
             log.info("%s: %d partitions revoked", self.topology.name, len(revoked))
         bound = self.settings.rebalance_timeout / 2
-        await asyncio.gather(*(runner.park(bound) for runner in self.runners.values()))
+        await self._each(runner.park(bound) for runner in self.runners.values())
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Pause, start the tasks, return."""

@@ -161,13 +161,15 @@ class TaskRunner:
 
     async def close(self) -> None:
         """Let go of everything."""
-        await self.park(self._settings.rebalance_timeout / 2)
-        if self._after is not None:
-            await asyncio.wait({self._after})
-        await self._producer.close()
-        task, self.task = self.task, None
-        if task is not None:
-            await task.close()
+        try:
+            await self.park(self._settings.rebalance_timeout / 2)
+        finally:
+            if self._after is not None:
+                await asyncio.wait({self._after})
+            await self._producer.close()
+            task, self.task = self.task, None
+            if task is not None:
+                await task.close()
 
     async def _drop_batch(self) -> None:
         await self._producer.close()

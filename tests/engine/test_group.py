@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from kio.schema.errors import ErrorCode
 
 from streamapp import App, Batches
 from streamapp.broker import Broker
+from streamapp.engine import agent
 from streamapp.engine.engine import Engine
 from streamapp.engine.group import Group
 from streamapp.engine.restore import Restore
+from streamapp.engine.runner import TaskRunner
 from streamapp.errors import StreamappError
 from tests.brokers import BrokerUnderTest, admin_client
 from tests.engine.running import make_app, run_once, running
@@ -323,3 +326,54 @@ async def test_a_group_that_cannot_start_says_why_and_lets_go_of_the_workers_nam
             async with running(echo.app):
                 pass
     await run_once(Echo(kafka, tmp_path, worker_name="worker-0").app)
+
+
+async def test_a_task_that_does_not_park_ends_the_worker_and_starts_no_second_time(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(echo.app) as engine:
+        group = await opened(engine)
+        await publish(echo.kafka, "in", [b"a"])
+        await publish(echo.kafka, "in", [b"b"], 1)
+        await echo.sent(b"a", b"b")
+        parked = []
+        park = TaskRunner.park
+
+        async def failing(runner: TaskRunner, within: float) -> None:
+            await park(runner, within)
+            parked.append(runner.partition)
+            if runner.partition == 0 and len(parked) <= 2:
+                raise RuntimeError("not today")
+
+        monkeypatch.setattr(TaskRunner, "park", failing)
+        await group.on_partitions_revoked({TopicPartition("group-in", p) for p in (0, 1)})
+        assert sorted(parked) == [0, 1]
+        assert str(echo.app.failure) == "not today"
+
+
+async def test_an_agent_that_will_not_end_ends_the_worker_in_bounded_time(
+    kafka: BrokerUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "_CANCEL_EVERY", 0.01)
+    app = make_app(kafka, tmp_path, engine={"rebalance_timeout": 0.5})
+    stubborn = True
+    begun = asyncio.Event()
+
+    @app.batch_agent(app.topic(kafka.topic("in"), value_type=bytes), within=0)
+    async def go_on(batches: Batches) -> None:
+        async for _ in batches:
+            begun.set()
+            while stubborn:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.01)
+            return
+
+    async with running(app) as engine:
+        await opened(engine)
+        await publish(kafka, "in", [b"a"])
+        await begun.wait()
+        async with asyncio.timeout(10):
+            await engine.stop()
+        assert "go_on was cancelled 10 times and goes on" in str(app.failure)
+        stubborn = False
+    await eventually(lambda: left_behind() == [])
