@@ -48,6 +48,8 @@ _POLL_MS = 100
 _NEVER_MS = 2**31 - 1
 #: For how long the last answer to a fetch says what a partition holds, in milliseconds.
 _FRESH_MS = 2_000
+#: What a fetch ends in when a rebalance comes in between.
+_IN_BETWEEN = (IllegalStateError, NoOffsetForPartitionError)
 #: What the group refuses however often it is asked.
 _REFUSALS = (
     GroupAuthorizationFailedError,
@@ -322,9 +324,8 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
                     "that the worker may read the group and its topics"
                 ) from error
             except KafkaError as error:
-                if not isinstance(error, (IllegalStateError, NoOffsetForPartitionError)):
+                if not isinstance(error, _IN_BETWEEN):
                     log.warning("%s: fetching: %s", self.topology.name, error)
-                # else a rebalance came in between
                 self._put_back(consumer, ready)
                 await self._wait()
                 continue
