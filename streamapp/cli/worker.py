@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import signal
 import sys
 import warnings
@@ -89,6 +90,19 @@ class EngineWorker(FaustWorker):
         except StreamappError as error:
             self._tell(error)
             raise SystemExit(1) from None
+
+    def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
+        """Keep aiokafka's tables of subscriptions out of the log, unless it is for debugging."""
+        super().on_setup_root_logger(logger, level)
+        if level > logging.DEBUG:
+            logging.getLogger("aiokafka").setLevel(max(level, logging.WARNING))
+
+    async def on_startup_finished(self) -> None:
+        """Say that the worker is at work, and on what."""
+        await super().on_startup_finished()
+        engine = getattr(self.app, "engine", None)
+        if engine is not None and not self.quiet:
+            print(f"worker {engine.worker} runs {engine.running}", file=sys.__stdout__, flush=True)
 
     def _shutdown_loop(self) -> None:
         error = self.crash_reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -269,4 +270,6 @@ def export_svg(screen: Screen, width: int = 100, height: int = 34) -> str:
     """The view as an SVG image, as a terminal of that size shows it."""
     console = Console(record=True, width=width, file=StringIO(), force_terminal=True)
     console.print(screen.draw(width, height))
-    return console.export_svg(title="streamapp demo", unique_id="demo")
+    svg = console.export_svg(title="streamapp demo", unique_id="demo")
+    # rich names a font on the net; a picture in a README fetches nothing.
+    return re.sub(r"@font-face {.*?}\s*", "", svg, flags=re.DOTALL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -76,6 +77,8 @@ class App(faust.App):
         **options: Any,
     ) -> None:
         options.setdefault("Topic", Topic)
+        # Faust's pages listen on one port of all addresses: the second worker of a host would fail.
+        options.setdefault("web_enabled", False)
         directory = state_dir or os.environ.get("STREAMAPP_STATE") or ".streamapp/state"
         if not {"F_DATADIR", "FAUST_DATADIR"} & os.environ.keys():
             # Faust makes `{id}-data` where it is started; ours belongs to the rest of the state.
@@ -86,6 +89,11 @@ class App(faust.App):
             raise ConfigurationError(
                 f"processing_guarantee={processing_guarantee!r}: it is one of {', '.join(Guarantee)}"
             ) from None
+        known = {field.name for field in dataclasses.fields(EngineSettings)}
+        if unknown := set(engine or {}) - known:
+            raise ConfigurationError(
+                f"engine={{…}} has no setting {', '.join(sorted(unknown))}: there are {', '.join(sorted(known))}"
+            )
         self.engine_settings = EngineSettings(
             guarantee=guarantee,
             state_dir=Path(directory),

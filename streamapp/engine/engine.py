@@ -51,6 +51,16 @@ class Engine(Service):
         self._watch: asyncio.Task[None] | None = None
         self._trimming: asyncio.Task[None] | None = None
 
+    @property
+    def worker(self) -> str:
+        """This worker's identity, once it has one."""
+        return "" if self._identity is None else self._identity.name
+
+    @property
+    def running(self) -> str:
+        """The topologies that it runs, by name."""
+        return ", ".join(group.topology.name for group in self.groups)
+
     async def on_start(self) -> None:
         """Claim an identity, make the topics, join the groups."""
         app, settings = self.app, self.app.engine_settings
@@ -269,7 +279,8 @@ async def _all(work: Iterable[Awaitable[None]]) -> None:
 
 def no_broker(bootstrap: str) -> str:
     """Return what to say when no broker answers."""
+    port = bootstrap.rpartition(":")[2]
     return (
-        f"no Kafka broker answers at {bootstrap}: start one (streamapp broker --port 9092, or docker compose up), "
+        f"no Kafka broker answers at {bootstrap}: start one (streamapp broker --port {port}), "
         "or name another one: STREAMAPP_BROKER=kafka://HOST:PORT"
     )

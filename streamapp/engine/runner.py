@@ -427,8 +427,9 @@ class TaskRunner:
         if unknown:
             await self._group.make_topics(unknown)
         if guarantee is Guarantee.AT_LEAST_ONCE:
-            await self._group.output.send(checkpoint.outputs, keyless=checkpoint.marker.sequence)
-            checkpoint.outputs = []
+            await self._group.output.send(
+                checkpoint.leaving(self._topology), keyless=checkpoint.marker.sequence
+            )
             fault_point("checkpoint.outputs-sent")
         await self._commit(task, checkpoint, slices)
 
@@ -439,10 +440,7 @@ class TaskRunner:
                 checkpoint = await task.process(slices, self._caught_up())
             except Exception as error:
                 task.rolled_back()
-                where = ", ".join(
-                    f"{part.topic}:{self.partition}:{part.from_offset}-{part.until_offset}"
-                    for part in slices
-                )
+                where = _ranges(slices, self.partition)
                 if self._settings.guarantee is Guarantee.AT_MOST_ONCE:
                     log.exception(
                         "%s failed in %s: at most once, so this batch is lost", self.name, where
@@ -480,6 +478,14 @@ class TaskRunner:
             if writes.puts or writes.deletes
         }
         task.committed(checkpoint, changelogs, (time.perf_counter() - began) * 1000)
+        if checkpoint.entry.dead_letters:
+            log.warning(
+                "%s: %d records of %s went to the dead letters, %s",
+                self.name,
+                checkpoint.entry.dead_letters,
+                _ranges(slices, self.partition),
+                self._group.surroundings.dead_letter_topic,
+            )
         self.checkpoints += 1
         fault_point("checkpoint.stored")
 
@@ -495,3 +501,10 @@ class TaskRunner:
                 Outgoing(topology.ledger_topic, None, encode(checkpoint.entry), partition),
             ),
         )
+
+
+def _ranges(slices: Sequence[Slice], partition: int) -> str:
+    """Return the ids of the batches that slices make, for a message."""
+    return ", ".join(
+        f"{part.topic}:{partition}:{part.from_offset}-{part.until_offset}" for part in slices
+    )

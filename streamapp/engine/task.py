@@ -83,6 +83,17 @@ class Checkpoint:
     outputs: list[Outgoing] = field(default_factory=list)
     writes: list[TableWrites] = field(default_factory=list)
 
+    def leaving(self, topology: Topology) -> list[Outgoing]:
+        """Take out the outputs that leave the application; the others are state on its way.
+
+        At least once sends them outside of the transaction. What goes through a `key_by` stays in it,
+        for it is counted by the application itself, and state is exact under every guarantee.
+        """
+        inside = {key_by.name for key_by in topology.key_bys}
+        leaving = [record for record in self.outputs if record.topic not in inside]
+        self.outputs = [record for record in self.outputs if record.topic in inside]
+        return leaving
+
     def changelog(self, topology: Topology, partition: int) -> Iterable[Outgoing]:
         """Yield the changelog records: the last value of each dirty key, tombstones last."""
         for writes in self.writes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from datetime import timedelta
+from types import NoneType
 from typing import Any
 
 import faust
@@ -68,6 +70,7 @@ class Topic(faust.Topic):
             bytes if key_type is None else key_type, options.get("key_serializer")
         )
         self.typed_keys = key_type is not None
+        self._accepted = _accepted(value_type)
 
     @property
     def name(self) -> str:
@@ -95,6 +98,11 @@ class Topic(faust.Topic):
         Raises:
             RecordError: the key or value is not of the topic's type.
         """
+        if self._accepted is not None and not isinstance(value, self._accepted):
+            raise RecordError(
+                f"the topic {self.name} does not take this value ({self.value_codec.name}): "
+                f"got {type(value).__name__}: {str(value)[:80]!r}"
+            )
         return Outgoing(
             self.name,
             None if key is None else self._encode(self.key_codec, key, "key"),
@@ -164,6 +172,20 @@ class Topic(faust.Topic):
             )
         outbox.put(self.outgoing(key, value, partition, timestamp, headers))
         return None
+
+
+def _accepted(kind: Any) -> tuple[type, ...] | None:
+    """Return what a topic's values may be instances of, `None` for anything that can be encoded.
+
+    Bytes are taken as they are, no value is a tombstone, and an int is a float too.
+    """
+    if not isinstance(kind, type) or kind in (object, str, bytes):
+        return None
+    if kind is float:
+        return (float, int, bytes, NoneType)
+    if kind in (int, bool) or hasattr(kind, "__struct_fields__") or dataclasses.is_dataclass(kind):
+        return (kind, bytes, NoneType)
+    return None
 
 
 def _codec(kind: Any, serializer: Any, decode: Callable[[bytes], Any] | None = None) -> Codec:

@@ -169,8 +169,8 @@ class Worker:
             await task.abort()
             raise
         if guarantee is Guarantee.AT_LEAST_ONCE:
-            self._publish(checkpoint.outputs, checkpoint.marker.sequence)
-            checkpoint.outputs = []
+            leaving = checkpoint.leaving(task.topology)
+            self._publish(leaving, checkpoint.marker.sequence)
         moment, self.crash_at = self.crash_at, None
         if moment == "before-commit":
             await self.restart(keep_stores=True)

@@ -5,7 +5,9 @@ Requests are built from aiokafka's classes, in the version that both sides know.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +35,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from tests.brokers import BrokerUnderTest
-from tests.polling import eventually
+from tests.polling import PATIENCE, eventually
 
 NONE = 0
 OFFSET_OUT_OF_RANGE = 1
@@ -48,6 +50,9 @@ INVALID_PRODUCER_EPOCH = 47
 INVALID_TXN_STATE = 48
 MEMBER_ID_REQUIRED = 79
 FENCED_INSTANCE_ID = 82
+
+NOT_LED_YET = {6}
+"""The broker does not know yet that it leads the partition."""
 
 _NOT_NOW = {14, 15, 16, 51}
 """Coordinator loading, not available, elsewhere; another transaction is being ended."""
@@ -176,11 +181,20 @@ class RawProducer:
             builder.append(offset, None, None, value, [])
         data = bytes(builder.build())
         request = ProduceRequest(self.transactional_id, -1, 10_000, [(topic, [(0, data)])])
-        response = await self.wire.to_leader(topic, request)
-        [(_, [(_, error, *_)])] = response.topics
+        error = await self._led(topic, request)
         if error == NONE:
             self._sequence = due + len(records)
-        return int(error)
+        return error
+
+    async def _led(self, topic: str, request: ProduceRequest) -> int:
+        """Send a batch; a topic that was just made may not be led for a moment yet."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            response = await self.wire.to_leader(topic, request)
+            [(_, [(_, error, *_)])] = response.topics
+            if error not in NOT_LED_YET or time.monotonic() > deadline:
+                return int(error)
+            await asyncio.sleep(0.02)
 
     async def add_offsets(self, group: str) -> int:
         """Make a group's offsets part of the transaction."""

@@ -223,6 +223,10 @@ async def test_at_least_once_loses_nothing_and_its_state_is_exact(
 
     assert {record["n"] for record in await sent(cluster.kafka)} == set(range(len(events)))
     app = f"{cluster.kafka.prefix}app"
+    letters = await read_table(
+        cluster.kafka.bootstrap, f"{app}-{cluster.kafka.prefix}letters-changelog"
+    )
+    assert decode(letters) == Counter(event.key[0] for event in events)
     totals = await read_table(
         cluster.kafka.bootstrap, f"{app}-{cluster.kafka.prefix}totals-changelog"
     )

@@ -102,3 +102,16 @@ async def test_in_a_batch_agent_a_send_belongs_to_its_batch(way: str) -> None:
 
     await asyncio.get_running_loop().create_task(agent(), context=copy_context())
     assert outbox.take() == [Outgoing("t", b"k", b"1")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [(int, 2.5), (int, "2"), (Point, 3), (bool, 1), (float, "much")]
+)
+def test_a_value_of_another_type_is_refused(kind: type, value: Any) -> None:
+    with pytest.raises(RecordError, match="the topic t does not take this value"):
+        app.topic("t", value_type=kind).outgoing(None, value)
+
+
+@pytest.mark.parametrize(("kind", "value"), [(float, 2), (int, True), (int, None), (Point, b"{}")])
+def test_a_value_that_stands_for_one_is_taken(kind: type, value: Any) -> None:
+    app.topic("t", value_type=kind).outgoing(None, value)

@@ -650,6 +650,14 @@ async def test_a_crash_does_what_the_guarantee_says(
         assert shop.totals["rum"] == 1
 
 
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_state_behind_a_key_by_is_exact_when_the_sender_crashes(guarantee: str) -> None:
+    async with shop.app.test(processing_guarantee=guarantee) as t:
+        t.crash("before-commit")
+        await t.send(shop.orders, "tea")
+        assert shop.totals["tea"] == 1
+
+
 async def test_at_most_once_a_failed_batch_is_lost() -> None:
     async with shop.app.test(processing_guarantee="at_most_once") as t:
         shop.fail = True
