@@ -1,28 +1,22 @@
 """`streamapp ingest …`: publish an outside source to a topic, exactly once."""
 
 import asyncio
-import json
-import logging
 import re
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from streamapp.errors import StreamappError
+from streamapp.cli.ingest_sockets import listen, socket
+from streamapp.cli.ingesting import log_to_stderr, stoppable, tell
 from streamapp.receivers.file import BATCH_LINES, FileReceiver, Progress, Summary
 
 __all__ = ["ingest"]
-
-GRACE = 10.0
-"""Seconds after a signal within which what was read has to be committed."""
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -44,6 +38,10 @@ class _Pattern(click.ParamType):
 @click.group()
 def ingest() -> None:
     """Publish an outside source to a topic, exactly once."""
+
+
+for _command in (socket, listen):
+    ingest.add_command(_command)
 
 
 @ingest.command()
@@ -93,7 +91,7 @@ def file(
     is lost and none is published twice. Empty lines are skipped; a line over the topic's limit goes
     to TOPIC-dead-letters. Interrupted, it commits what it has read and exits with 0.
     """
-    _log_to_stderr()
+    log_to_stderr()
     with _progress(path) as show:
         receiver = FileReceiver(
             path,
@@ -108,39 +106,12 @@ def file(
             on_progress=show,
         )
         summary = asyncio.run(_run(receiver))
-    if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(summary)))
-    else:
-        click.echo(_sentence(summary), err=True)
+    if summary is not None:
+        tell(summary, _sentence(summary), as_json)
 
 
-async def _run(receiver: FileReceiver) -> Summary:
-    """Run until the end; a signal stops it well, a second one or `GRACE` seconds at once."""
-    loop = asyncio.get_running_loop()
-    running = asyncio.ensure_future(receiver.run())
-
-    def interrupted() -> None:
-        if receiver.stopping:
-            running.cancel()
-        else:
-            receiver.stop()
-            loop.call_later(GRACE, running.cancel)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupted)
-    try:
-        return await running
-    except asyncio.CancelledError:
-        raise StreamappError(
-            "stopped before the broker had confirmed what was read last: it is published, or will"
-            " be when this is started again; nothing is lost or repeated"
-        ) from None
-
-
-def _log_to_stderr() -> None:
-    """Our own warnings, in one line each; what aiokafka has to say is in them already."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+async def _run(receiver: FileReceiver) -> Summary | None:
+    return await stoppable(receiver, asyncio.ensure_future(receiver.supervised()))
 
 
 @contextmanager
