@@ -35,7 +35,7 @@ from streamapp.engine.runner import TaskRunner
 from streamapp.engine.settings import EngineSettings
 from streamapp.engine.task import Surroundings
 from streamapp.engine.topology import Topology
-from streamapp.errors import StreamappError, TopicError
+from streamapp.errors import ConfigurationError, StreamappError, TopicError
 from streamapp.state.store import StoreMemory
 
 __all__ = ["Group"]
@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 
 #: How long a fetch waits for records, in milliseconds.
 _POLL_MS = 100
+#: A named worker that is replaced so often in so many seconds is not alone with its name.
+_REPLACED_MOST = 3
+_REPLACED_WITHIN = 60.0
 #: While everything is paused nothing is polled; that must not end the membership.
 _NEVER_MS = 2**31 - 1
 #: For how long the last answer to a fetch says what a partition holds, in milliseconds.
@@ -100,6 +103,9 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         self._failed = failed
         self.make_topics = make_topics
         self._generation = -1
+        self._member: str | None = None
+        #: When the group was found to have replaced this member.
+        self._replaced: list[float] = []
         self._confirming: asyncio.Task[bool] | None = None
         self._awake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
@@ -210,6 +216,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             sorted(self._assigned),
         )
         self._check_grown(assigned)
+        self._check_replaced(seams.member_id(self.consumer))
         for partition in set(self.runners) - self._assigned:
             self._close_later(self.runners.pop(partition))
         for partition in sorted(self._assigned):
@@ -218,6 +225,22 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
                 runner = TaskRunner(self, partition, after=self._closing.get(partition))
                 self.runners[partition] = runner
             runner.start(self.epoch)
+
+    def _check_replaced(self, member: str) -> None:
+        """Notice a second worker of this name on another host: each replaces the other, for ever.
+
+        A rebalance leaves a member its id; it has a new one when the group had dropped it.
+        """
+        now = time.monotonic()
+        if self._member not in (None, member):
+            self._replaced = [at for at in self._replaced if now - at < _REPLACED_WITHIN] + [now]
+        self._member = member
+        if self._instance is not None and len(self._replaced) >= _REPLACED_MOST:
+            raise ConfigurationError(
+                f"the group {self.topology.group} has replaced the worker {self._instance} "
+                f"{len(self._replaced)} times within {_REPLACED_WITHIN:.0f} s: another worker has the same --name on "
+                "another host, or this one stalls for longer than the session timeout; give each worker its own name"
+            )
 
     def _check_grown(self, assigned: set[TopicPartition]) -> None:
         for tp in assigned:

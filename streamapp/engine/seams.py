@@ -20,6 +20,7 @@ __all__ = [
     "generation",
     "heartbeat",
     "leave_group",
+    "member_id",
     "new_batch",
     "stop",
 ]
@@ -49,6 +50,11 @@ def generation(consumer: AIOKafkaConsumer) -> int:
     """Return the generation of the group that the consumer is in; below 1 it is in none."""
     coordinator: Any = consumer._coordinator
     return int(coordinator.generation)
+
+
+def member_id(consumer: AIOKafkaConsumer) -> str:
+    """Return the id that the group gave this member; a member that was replaced gets another."""
+    return str(consumer._coordinator.member_id)
 
 
 async def heartbeat(consumer: AIOKafkaConsumer, expected: int) -> bool:

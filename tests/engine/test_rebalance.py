@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import signal
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from streamapp import App
 from streamapp.engine import seams
 from streamapp.engine.engine import Engine
 from tests.brokers import BrokerUnderTest
@@ -118,6 +120,22 @@ async def test_a_member_that_the_group_has_dropped_fences_nobody(
         await asked.wait()
         await runner.park(5)
         assert opened == []
+
+
+async def test_one_name_on_two_hosts_ends_a_worker_with_advice(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    await kafka.create_topic("in", partitions=4)
+
+    def named(host: str) -> App:
+        app = worker(kafka, tmp_path / host).app
+        app.engine_settings = dataclasses.replace(app.engine_settings, worker_name="ada")
+        return app
+
+    one, other = named("1"), named("2")
+    async with running(one), running(other):
+        failed = await eventually(lambda: one.failure or other.failure)
+    assert "another worker has the same --name" in str(failed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

@@ -293,7 +293,7 @@ def property_of(store: Store, name: str) -> int:
 
 
 def test_many_stores_share_one_bound_of_memory(tmp_path: Path):
-    memory = StoreMemory(16 * MB)
+    memory = StoreMemory(8 * MB)
     stores = [Store(tmp_path / str(number), OWNER, memory) for number in range(32)]
     for turn in range(3):
         for store in stores:
@@ -302,9 +302,10 @@ def test_many_stores_share_one_bound_of_memory(tmp_path: Path):
     read = sum(len(value) for store in stores for value in contents(store, "t").values())
     assert read == 32 * 3 * 250 * 1000
     memtables = sum(property_of(store, "cur-size-all-mem-tables") for store in stores)
-    # Memtables are charged to the cache, so its usage is all of it.
+    # Memtables are charged to the cache, so its usage is all of it. Nobody waits for a flush: it
+    # overshoots while the disk is busy, and stays far below the 24 MB that were written.
     (used,) = {property_of(store, "block-cache-usage") for store in stores}
-    assert memtables < used <= 1.25 * memory.limit
+    assert memtables < used <= 2 * memory.limit
     for store in stores:
         store.close()
 
