@@ -294,8 +294,8 @@ class App(faust.App):
         return services
 
     def worker_init(self) -> None:
-        """Make the project's form of the `worker` command known."""
-        from streamapp.cli import worker  # noqa: F401  (registers the command)
+        """Make the project's forms of Faust's commands known."""
+        from streamapp.cli import declared, worker  # noqa: F401  (they register themselves)
 
         super().worker_init()
 

@@ -67,3 +67,14 @@ def test_the_options_of_the_engine_are_in_the_help() -> None:
     )
     assert "--once" in done.stdout
     assert "--name" in done.stdout
+
+
+def test_the_lists_of_faust_have_batch_agents_and_tables() -> None:
+    def said(command: str) -> str:
+        arguments = [sys.executable, "-m", "faust", "-A", "streamapp", command]
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+        return " ".join(done.stdout.split())
+
+    assert "count_errors | streamapp-errors-by-key | Add the partial counts" in said("agents")
+    assert "error_counts | Count in hopping windows of 30 s every 10 s" in said("tables")
+    assert "word_counts | plain" in said("tables")
