@@ -179,13 +179,12 @@ class FileReceiver(Receiver[FilePosition, Summary]):
         self, tail: FileTail, publisher: PositionedPublisher[FilePosition], summary: Summary
     ) -> None:
         while not self.stopping:
-            piece = tail.read(self._most)
+            piece = await self._next(tail)
             if piece is None:
                 if tail.finished:
                     return
                 await self._pause(LINGER)
                 continue
-            await self._pause(self._pace.delay(piece.lines.taken))
             lines, dead_letters = piece.lines.lines, _dead_letters(piece)
             await publisher.publish(
                 lines,
@@ -201,6 +200,13 @@ class FileReceiver(Receiver[FilePosition, Summary]):
                 self._on_progress(Progress(summary.lines, summary.size, tail.lag(), tail.size()))
             if self._follow and tail.caught_up():
                 await self._pause(LINGER)
+
+    async def _next(self, tail: FileTail) -> Piece | None:
+        """What is to be published next, when it is time to; None when there is nothing now."""
+        piece = tail.read(self._most)
+        if piece is not None:
+            await self._pause(self._pace.delay(piece.lines.taken))
+        return piece
 
     def _key_of(self, line: bytes) -> bytes | None:
         assert self._key is not None
