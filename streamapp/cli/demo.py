@@ -21,6 +21,7 @@ Examples:
     streamapp demo
     streamapp demo --logs /var/log/apache2/error.log --until-done
     streamapp demo --for 20 --json | jq .errors
+    streamapp demo --tweets
 """
 
 
@@ -31,10 +32,11 @@ Examples:
     type=click.Path(path_type=Path, exists=True, dir_okay=False, readable=True),
     help="An Apache error log.  [default: a sample, generated once]",
 )
+@click.option("--tweets", is_flag=True, help="Generated tweets into trending hashtags instead.")
 @click.option(
     "--rate",
     type=click.FloatRange(min=0),
-    help="Lines a second, 0 for as many as go.  [default: 200 of the sample, all of a log]",
+    help="Lines or tweets a second, 0 for as many as go.  [default: 200 of a sample, all of a log]",
 )
 @click.option(
     "--for",
@@ -58,12 +60,14 @@ Examples:
     "--dir",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where it keeps everything.  [default: .streamapp/demo, with --logs .streamapp/demo-NAME]",
+    help="Where it keeps everything.  [default: .streamapp/demo, with --logs .streamapp/demo-NAME, "
+    "with --tweets .streamapp/demo-tweets]",
 )
 @click.option("--fresh", is_flag=True, help="Begin anew: remove what an earlier demo has left.")
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), hidden=True)
 def demo(
     log: Path | None,
+    tweets: bool,
     rate: float | None,
     seconds: float | None,
     until_done: bool,
@@ -76,12 +80,16 @@ def demo(
 
     It starts the embedded broker, publishes the log line by line, runs `faust -A streamapp worker`
     as a process of its own, and shows what the worker commits. Started again, it goes on where it
-    was, also after kill -9 of everything. Ctrl-C ends it.
+    was, also after kill -9 of everything. Ctrl-C ends it. With --tweets it is hashtags instead: the
+    most used in windows of 5 minutes, every minute, and those most above their own past.
     """
+    if tweets and log is not None:
+        raise click.UsageError("--tweets and --logs: the demo is of one of them")
     console = Console(stderr=True)
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
-    console.print("[bold]streamapp demo[/]: errors of a log, counted in windows, exactly once")
+    job = "trending hashtags" if tweets else "errors of a log, counted in windows"
+    console.print(f"[bold]streamapp demo[/]: {job}, exactly once")
     try:
         from streamapp.broker import BrokerError
         from streamapp.demo.folder import Folder
@@ -89,12 +97,15 @@ def demo(
     except ImportError as error:
         raise click.ClickException(str(error)) from None
 
-    place = Folder(folder or (_FOLDERS / ("demo" if log is None else f"demo-{log.name}")))
+    sample = "demo-tweets" if tweets else "demo"
+    name = sample if log is None else f"demo-{log.name}"
+    place = Folder(folder or (_FOLDERS / name))
     if fresh:
         place.clear()
     options = Options(
         folder=place,
         log=log,
+        tweets=tweets,
         rate=rate,
         seconds=seconds,
         until_done=until_done or (seconds is None and not console.is_terminal),
@@ -104,7 +115,7 @@ def demo(
     async def run() -> bytes:
         return msgspec.json.encode(await Demo(options, console).run())
 
-    with place.claim(log):
+    with place.claim(log, tweets=tweets):
         _log_to(place.demo_log)
         try:
             summary = asyncio.run(run())

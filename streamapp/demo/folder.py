@@ -8,24 +8,18 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from streamapp.demo.errors import DemoError
-from streamapp.sample_logs import generate
+from streamapp.demo.samples import write_sample_log, write_sample_tweets
 
-__all__ = ["Folder", "shown", "write_sample_log"]
-
-SAMPLE_LINES: Final = 12_000
-"""About half an hour of a server's life."""
-
-SAMPLE_SEED: Final = 43
-"""A log whose incidents are well spread, the first of them after a thousand lines."""
+__all__ = ["Folder", "shown"]
 
 _SAMPLE = "sample.log"
+_TWEETS = "tweets.jsonl"
 
 
 class Folder:
-    """A directory that holds one demo: of the generated sample, or of a log of the user's.
+    """A directory that holds one demo: of a generated sample, or of a log of the user's.
 
     It begins as what the first `claim` makes of it, and stays the demo of that log.
     """
@@ -39,6 +33,7 @@ class Folder:
         #: Faust's own directory.
         self.faust = path / "faust"
         self.sample = path / _SAMPLE
+        self.tweets = path / _TWEETS
         self.worker_log = path / "worker.log"
         #: What broker and receiver have to say.
         self.demo_log = path / "demo.log"
@@ -51,8 +46,8 @@ class Folder:
         return self.broker.exists()
 
     @contextmanager
-    def claim(self, log: Path | None) -> Iterator[None]:
-        """Hold the directory for a demo of `log`, or of the sample.
+    def claim(self, log: Path | None, *, tweets: bool = False) -> Iterator[None]:
+        """Hold the directory for a demo of `log`, or of the sample log, or of sample tweets.
 
         Raises:
             DemoError: a demo is running in it, or it is the demo of another log.
@@ -68,7 +63,8 @@ class Folder:
                 ) from None
             owner.seek(0)
             before = owner.read().strip()
-            name = _SAMPLE if log is None else str(log.resolve())
+            sample = _TWEETS if tweets else _SAMPLE
+            name = sample if log is None else str(log.resolve())
             if before and before != name and self.used:
                 raise DemoError(
                     f"{shown(self.path)} holds the demo of {before}: begin anew with --fresh, or keep"
@@ -95,23 +91,17 @@ class Folder:
             for directory in (self.broker, self.state, self.faust):
                 if directory.exists():
                     shutil.rmtree(directory)
-            for file in (self.sample, self.worker_log, self.demo_log):
+            for file in (self.sample, self.tweets, self.worker_log, self.demo_log):
                 file.unlink(missing_ok=True)
             owner.truncate(0)
 
     def write_sample(self) -> bool:
-        """Write the sample unless it is there; return whether that was needed."""
+        """Write the sample log unless it is there; return whether that was needed."""
         return write_sample_log(self.sample)
 
-
-def write_sample_log(path: Path) -> bool:
-    """Write the sample of an error log unless it is there; return whether that was needed."""
-    if path.exists():
-        return False
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_bytes(b"\n".join(generate(SAMPLE_LINES, SAMPLE_SEED)) + b"\n")
-    unfinished.rename(path)
-    return True
+    def write_tweets(self) -> bool:
+        """Write the sample tweets unless they are there; return whether that was needed."""
+        return write_sample_tweets(self.tweets)
 
 
 def shown(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ from rich.console import Console
 from streamapp.broker import Broker
 from streamapp.demo.folder import Folder, shown
 from streamapp.demo.observer import Observer
-from streamapp.demo.screen import export_svg
-from streamapp.demo.summary import Summary
+from streamapp.demo.pulse import Pulse
+from streamapp.demo.screen import Screen, export_svg
+from streamapp.demo.summary import Summary, TweetSummary
 from streamapp.demo.tally import LINES, Tally
+from streamapp.demo.tweet_screen import TweetScreen
+from streamapp.demo.tweet_tally import TWEETS, TweetTally
 from streamapp.demo.view import View
 from streamapp.demo.worker import COMMAND, Worker
 from streamapp.receivers.file import FileReceiver
@@ -29,7 +33,10 @@ __all__ = ["Demo", "Options"]
 PARTITIONS: Final = 4
 
 SAMPLE_RATE: Final = 200.0
-"""Lines a second of the sample: half an hour of a server's life in a minute."""
+"""Lines or tweets a second of a sample: half an hour of a server's life in a minute."""
+
+_TWEET_ID: Final = re.compile(rb'^\{"data":\{"id":"([0-9]+)"')
+"""The key of a sample's tweet."""
 
 _RECEIVER = "demo"
 _FRAME_SECONDS = 0.25
@@ -43,7 +50,8 @@ class Options:
     Attributes:
         folder: where it keeps everything; claimed.
         log: the log; None is a generated sample in the folder.
-        rate: lines a second; 0 is as many as go, None too but for the sample.
+        tweets: whether it is generated tweets instead of a log.
+        rate: lines or tweets a second; 0 is as many as go, None too but for the sample.
         seconds: after which it ends, counted from when the view starts.
         until_done: whether it ends when all of the log is counted.
         svg: where an image of the last view goes.
@@ -51,6 +59,7 @@ class Options:
 
     folder: Folder
     log: Path | None = None
+    tweets: bool = False
     rate: float | None = None
     seconds: float | None = None
     until_done: bool = False
@@ -58,8 +67,25 @@ class Options:
 
     @property
     def path(self) -> Path:
-        """The log, whosever it is."""
+        """The log, whosever it is, or the tweets."""
+        if self.tweets:
+            return self.folder.tweets
         return self.folder.sample if self.log is None else self.log
+
+    @property
+    def topic(self) -> str:
+        """Where it is published."""
+        return TWEETS if self.tweets else LINES
+
+    @property
+    def what(self) -> str:
+        """What is in it, for reading."""
+        return "tweets" if self.tweets else "lines"
+
+    @property
+    def source(self) -> str:
+        """What it is, for reading."""
+        return "sample" if self.tweets else "log"
 
     @property
     def pace(self) -> float | None:
@@ -80,13 +106,13 @@ class Demo:
     def __init__(self, options: Options, console: Console) -> None:
         self._options = options
         self._console = console
-        self._tally = Tally()
+        self._tally: Tally | TweetTally = TweetTally() if options.tweets else Tally()
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
         self._resumed_from = 0
         self._done = False
 
-    async def run(self) -> Summary:
+    async def run(self) -> Summary | TweetSummary:
         """Run until all is done, until the time is over, or until a signal asks to stop.
 
         Raises:
@@ -94,8 +120,7 @@ class Demo:
         """
         folder = self._options.folder
         with self._signals():
-            if self._options.log is None and folder.write_sample():
-                self._say(f"A sample of an error log: {shown(folder.sample)}")
+            self._write_sample()
             async with Broker(0, folder.broker) as broker:
                 self._say(f"Embedded broker: {broker.bootstrap}, journal in {shown(folder.broker)}")
                 await self._prepare(broker.bootstrap)
@@ -110,14 +135,22 @@ class Demo:
                         await self._watch(broker.bootstrap, worker, observer)
                 finally:
                     await worker.stop(self._hurrying)
-        return Summary.of(
-            self._tally,
-            log=shown(self._options.path),
-            resumed_from=self._resumed_from,
-            done=self._done,
-        )
+        tally, path = self._tally, shown(self._options.path)
+        if isinstance(tally, TweetTally):
+            return TweetSummary.of(
+                tally, source=path, resumed_from=self._resumed_from, done=self._done
+            )
+        return Summary.of(tally, log=path, resumed_from=self._resumed_from, done=self._done)
 
     # ------------------------------------------------------------------ before the view
+
+    def _write_sample(self) -> None:
+        folder = self._options.folder
+        if self._options.tweets:
+            if folder.write_tweets():
+                self._say(f"Sample tweets, about an hour of them: {shown(folder.tweets)}")
+        elif self._options.log is None and folder.write_sample():
+            self._say(f"A sample of an error log: {shown(folder.sample)}")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -143,14 +176,17 @@ class Demo:
 
     async def _prepare(self, bootstrap: str) -> None:
         """Make the receiver's topics, and see how far it is."""
-        positions = positions_of(LINES)
+        topic = self._options.topic
+        positions = positions_of(topic)
         await ensure_topics(
-            bootstrap, TopicSpec(LINES, PARTITIONS), TopicSpec(positions, configs=COMPACTED)
+            bootstrap, TopicSpec(topic, PARTITIONS), TopicSpec(positions, configs=COMPACTED)
         )
         before = await read_committed(bootstrap, positions, _RECEIVER, fenced=False)
         self._resumed_from = before.published
         if before.published:
-            self._say(f"Going on where the last start was: after {before.published:,} lines")
+            self._say(
+                f"Going on where the last start was: after {before.published:,} {self._options.what}"
+            )
 
     async def _ready(self, worker: Worker, observer: Observer) -> bool:
         """Wait until the worker has made its topics; return whether it has."""
@@ -178,14 +214,15 @@ class Demo:
         path = self._options.path
         receiver = FileReceiver(
             path,
-            LINES,
+            self._options.topic,
             bootstrap=bootstrap,
             name=_RECEIVER,
             partitions=PARTITIONS,
             rate=self._options.pace,
+            key=_TWEET_ID if self._options.tweets else None,
         )
         size = path.stat().st_size if path.exists() else 0
-        with View(self._console, self._tally, shown(path), size, now()) as view:
+        with View(self._console, self._screen(shown(path), size, now()), now()) as view:
             async with self._receiving(receiver) as lines:
                 await self._show(view, worker, observer, lines)
                 if self._options.svg is not None:
@@ -196,6 +233,13 @@ class Demo:
                 async with asyncio.timeout(_LAST_LOOK_SECONDS):
                     await observer.catch_up()
             view.show(self._closing_words(), now(), last=True)
+
+    def _screen(self, path: str, size: int, now: float) -> Screen | TweetScreen:
+        tally = self._tally
+        ingested, processed = Pulse(tally.ingested, now), Pulse(tally.processed, now)
+        if isinstance(tally, TweetTally):
+            return TweetScreen(tally, ingested, processed, path, size)
+        return Screen(tally, ingested, processed, Pulse(tally.errors, now), path, size)
 
     @contextlib.asynccontextmanager
     async def _receiving(self, receiver: FileReceiver) -> AsyncIterator[asyncio.Task[object]]:
@@ -236,22 +280,23 @@ class Demo:
     # ------------------------------------------------------------------ what it says
 
     def _note(self, all_read: bool) -> str:
+        what, source = self._options.what, self._options.source
         if not all_read:
             pace = self._options.pace
             return (
-                "Reading the log as fast as it goes."
+                f"Reading the {source} as fast as it goes."
                 if pace is None
-                else f"Reading the log at {pace:,.0f} lines a second."
+                else f"Reading the {source} at {pace:,.0f} {what} a second."
             )
         if not self._done:
-            return "The log is read; the worker counts what is left."
+            return f"The {source} is read; the worker counts what is left."
         if self._resumed_from == self._tally.ingested:
-            return "Nothing new in the log since the last start; --fresh begins anew."
-        return f"All {self._tally.ingested:,} lines are counted, each exactly once."
+            return f"Nothing new in the {source} since the last start; --fresh begins anew."
+        return f"All {self._tally.ingested:,} {what} are counted, each exactly once."
 
     def _closing_words(self) -> str:
         tally = self._tally
-        return (
-            f"{tally.processed:,} lines, {tally.errors:,} errors, {len(tally.windows):,} windows."
-            " The next start goes on from here."
-        )
+        found = f"{tally.processed:,} {self._options.what}"
+        if isinstance(tally, Tally):
+            found += f", {tally.errors:,} errors"
+        return f"{found}, {len(tally.windows):,} windows. The next start goes on from here."

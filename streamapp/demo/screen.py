@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import nlargest
 from io import StringIO
-from typing import Final
+from typing import Final, Protocol
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -18,7 +18,16 @@ from rich.text import Text
 from streamapp.demo.pulse import Pulse, sparkline
 from streamapp.demo.tally import Tally, WindowCounts
 
-__all__ = ["Screen", "export_svg", "line", "stacked_bar"]
+__all__ = [
+    "QUIET",
+    "Screen",
+    "apart",
+    "date_of",
+    "export_svg",
+    "stacked_bar",
+    "table_of",
+    "time_of_day",
+]
 
 _WIDEST = 110
 _NARROWEST = 70
@@ -31,7 +40,7 @@ _SHORTEST_BAR = 18
 
 _COLOURS: Final = ("cyan", "yellow", "magenta", "blue", "green")
 _OTHER_COLOUR: Final = "white"
-_QUIET = "bright_black"
+QUIET = "bright_black"
 _FIXED = 19 + 5 + 6 + 4 * 2
 """Columns of the windows that are not bar or names, and the space behind each."""
 
@@ -69,21 +78,39 @@ class Screen:
             Text(),
             self._windows(windows, colours, width),
             Text(),
-            _apart(Text(self.note, style="bold"), Text(self.hint, style=_QUIET), width),
+            apart(Text(self.note, style="bold"), Text(self.hint, style=QUIET), width),
+        )
+
+    def beat(self, now: float) -> None:
+        """Another second is over, at `now` of the clock."""
+        self.ingested.beat(self.tally.ingested, now)
+        self.processed.beat(self.tally.processed, now)
+        self.errors.beat(self.tally.errors, now)
+
+    def line(self) -> str:
+        """The view in one line, for where there is no terminal."""
+        tally = self.tally
+        final = sum(window.final for window in tally.windows.values())
+        return (
+            f"ingested {tally.ingested:,} ({self.ingested.rate:,.0f}/s)"
+            f"  processed {tally.processed:,} ({self.processed.rate:,.0f}/s)"
+            f"  batches {tally.batches:,}  errors {tally.errors:,}"
+            f"  windows {len(tally.windows):,} ({final:,} final)"
+            f"  late {tally.late:,}  watermark {time_of_day(tally.watermark)}"
         )
 
     # ------------------------------------------------------------------ its parts
 
     def _title(self, width: int) -> RenderableType:
-        left = Text.assemble(("streamapp demo", "bold"), ("  exactly once", _QUIET))
-        right = Text(f"{self.log} → log-lines → error-windows", style=_QUIET)
-        return _apart(left, right, width)
+        left = Text.assemble(("streamapp demo", "bold"), ("  exactly once", QUIET))
+        right = Text(f"{self.log} → log-lines → error-windows", style=QUIET)
+        return apart(left, right, width)
 
     def _numbers(self, width: int) -> RenderableType:
         tally = self.tally
         trail = min(30, width - 62)
         grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(style=_QUIET, width=9)
+        grid.add_column(style=QUIET, width=9)
         grid.add_column(justify="right", width=11, style="bold")
         grid.add_column(justify="right", width=10)
         grid.add_column(width=trail, style="cyan", no_wrap=True)
@@ -93,7 +120,7 @@ class Screen:
             f"{tally.ingested:,}",
             f"{self.ingested.rate:,.0f}/s",
             sparkline(self.ingested.rates, trail),
-            Text(f"{self._share():.0%} of the log", style=_QUIET),
+            Text(f"{self._share():.0%} of the log", style=QUIET),
         )
         behind = tally.ingested - tally.processed
         grid.add_row(
@@ -101,7 +128,7 @@ class Screen:
             f"{tally.processed:,}",
             f"{self.processed.rate:,.0f}/s",
             sparkline(self.processed.rates, trail),
-            Text(f"{behind:,} behind" if behind > 0 else "caught up", style=_QUIET),
+            Text(f"{behind:,} behind" if behind > 0 else "caught up", style=QUIET),
         )
         grid.add_row(
             "errors",
@@ -109,9 +136,9 @@ class Screen:
             f"{self.errors.rate:,.0f}/s",
             sparkline(self.errors.rates, trail),
             Text.assemble(
-                (f"late {tally.late:,}", "red" if tally.late else _QUIET),
-                (", ", _QUIET),
-                (f"dead letters {tally.dead_letters:,}", "red" if tally.dead_letters else _QUIET),
+                (f"late {tally.late:,}", "red" if tally.late else QUIET),
+                (", ", QUIET),
+                (f"dead letters {tally.dead_letters:,}", "red" if tally.dead_letters else QUIET),
             ),
         )
         return grid
@@ -123,7 +150,7 @@ class Screen:
         return min(position.offset / self.log_bytes, 1.0)
 
     def _batches(self, width: int) -> RenderableType:
-        table = _table(width)
+        table = table_of(width)
         table.add_column(f"{self.tally.batches:,} batches committed", ratio=1, no_wrap=True)
         for title in ("records", "processing", "commit"):
             table.add_column(title, justify="right", width=10)
@@ -132,10 +159,10 @@ class Screen:
         latest = (measured or [*self.tally.recent])[: -_BATCHES - 1 : -1]
         for batch in latest:
             table.add_row(
-                Text.assemble(batch.id, (f"  {batch.topology}", _QUIET)),
+                Text.assemble(batch.id, (f"  {batch.topology}", QUIET)),
                 f"{batch.records:,}",
                 f"{batch.processing:,.1f} ms",
-                Text("…", style=_QUIET) if batch.commit is None else f"{batch.commit:,.1f} ms",
+                Text("…", style=QUIET) if batch.commit is None else f"{batch.commit:,.1f} ms",
             )
         for _ in range(_BATCHES - len(latest)):
             table.add_row("")
@@ -146,28 +173,28 @@ class Screen:
     ) -> RenderableType:
         bar = max(_SHORTEST_BAR, (width - _FIXED) * 2 // 5)
         names = width - _FIXED - bar
-        watermark = _time_of_day(self.tally.watermark)
-        table = _table(width)
-        title = f"{_date(windows[0].start)}, UTC" if windows else "windows"
+        watermark = time_of_day(self.tally.watermark)
+        table = table_of(width)
+        title = f"{date_of(windows[0].start)}, UTC" if windows else "windows"
         table.add_column(title, width=19, no_wrap=True)
         table.add_column("", width=5, no_wrap=True)
         table.add_column("errors", justify="right", width=6, style="bold")
         table.add_column(f"watermark {watermark}", width=bar, no_wrap=True)
         table.add_column("by module", width=names, no_wrap=True)
-        day = _date(windows[0].start) if windows else ""
+        day = date_of(windows[0].start) if windows else ""
         for window in windows:
-            if _date(window.start) != day:
-                day = _date(window.start)
-                table.add_row(Text(day, style=_QUIET))
+            if date_of(window.start) != day:
+                day = date_of(window.start)
+                table.add_row(Text(day, style=QUIET))
             table.add_row(
-                f"{_time_of_day(window.start)} \N{EN DASH} {_time_of_day(window.end)}",
-                Text("final", style=_QUIET) if window.final else "open",
+                f"{time_of_day(window.start)} \N{EN DASH} {time_of_day(window.end)}",
+                Text("final", style=QUIET) if window.final else "open",
                 f"{window.total:,}",
                 stacked_bar(window, colours, self.tally.highest, bar),
                 _modules(window, colours, names),
             )
         if not windows:
-            table.add_row(Text("none yet", style=_QUIET))
+            table.add_row(Text("none yet", style=QUIET))
         return table
 
 
@@ -192,31 +219,20 @@ def _latest(windows: Iterable[WindowCounts], most: int) -> list[WindowCounts]:
     picked: list[WindowCounts] = []
     days: set[str] = set()
     for window in nlargest(most, windows, key=lambda window: window.start):
-        days.add(_date(window.start))
+        days.add(date_of(window.start))
         if len(picked) + len(days) > most:
             break
         picked.append(window)
     return picked
 
 
-def line(screen: Screen) -> str:
-    """The view in one line, for where there is no terminal."""
-    tally = screen.tally
-    final = sum(window.final for window in tally.windows.values())
-    return (
-        f"ingested {tally.ingested:,} ({screen.ingested.rate:,.0f}/s)"
-        f"  processed {tally.processed:,} ({screen.processed.rate:,.0f}/s)"
-        f"  batches {tally.batches:,}  errors {tally.errors:,}"
-        f"  windows {len(tally.windows):,} ({final:,} final)"
-        f"  late {tally.late:,}  watermark {_time_of_day(tally.watermark)}"
-    )
-
-
-def _time_of_day(milliseconds: int | None) -> str:
+def time_of_day(milliseconds: int | None) -> str:
+    """Hours, minutes and seconds, in UTC."""
     return "none yet" if milliseconds is None else f"{_utc(milliseconds):%H:%M:%S}"
 
 
-def _date(milliseconds: int) -> str:
+def date_of(milliseconds: int) -> str:
+    """Day, month and year, in UTC."""
     return f"{_utc(milliseconds):%d %b %Y}"
 
 
@@ -239,7 +255,7 @@ def _modules(window: WindowCounts, colours: dict[str, str], width: int) -> Text:
         more = f"  +{rest}" if rest else ""
         gap = "  " if text else ""
         if text and len(text) + len(f"{gap}{module} {count:,}{more}") > width:
-            text.append(f"  +{rest + 1}", style=_QUIET)
+            text.append(f"  +{rest + 1}", style=QUIET)
             break
         text.append(gap + module, style=colours.get(module, _OTHER_COLOUR))
         text.append(f" {count:,}")
@@ -247,26 +263,33 @@ def _modules(window: WindowCounts, colours: dict[str, str], width: int) -> Text:
     return text
 
 
-def _table(width: int) -> Table:
+def table_of(width: int) -> Table:
+    """An empty table in the demo's style."""
     return Table(
         box=box.SIMPLE_HEAD,
         width=width,
         pad_edge=False,
         show_edge=False,
         padding=(0, 1, 0, 0),
-        header_style=_QUIET,
-        border_style=_QUIET,
+        header_style=QUIET,
+        border_style=QUIET,
     )
 
 
-def _apart(left: Text, right: Text, width: int) -> RenderableType:
+def apart(left: Text, right: Text, width: int) -> RenderableType:
     """One line with both ends; what does not fit is cut off the right one, or else the left one."""
     left.truncate(width, overflow="ellipsis")
     right.truncate(max(0, width - len(left) - 2), overflow="ellipsis")
     return Text.assemble(left, " " * (width - len(left) - len(right)), right, no_wrap=True)
 
 
-def export_svg(screen: Screen, width: int = 100, height: int = 34) -> str:
+class Drawn(Protocol):
+    """What can be shown: a screen of either kind."""
+
+    def draw(self, width: int, height: int) -> RenderableType: ...
+
+
+def export_svg(screen: Drawn, width: int = 100, height: int = 34) -> str:
     """The view as an SVG image, as a terminal of that size shows it."""
     console = Console(record=True, width=width, file=StringIO(), force_terminal=True)
     console.print(screen.draw(width, height))

@@ -13,39 +13,14 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from streamapp.demo.folder import write_sample_log
+from streamapp.demo.samples import write_sample_log, write_sample_tweets
 from streamapp.receivers.positions import COMPACTED
 from streamapp.receivers.topics import TopicSpec, ensure_topics, positions_of
-from streamapp.sample_tweets import Trend, generate
 
-__all__ = ["prepare", "write_sample_tweets"]
-
-SAMPLE_TWEETS: Final = 36_000
-"""An hour of event time."""
-
-SAMPLE_SEED: Final = 7
-SAMPLE_RATE: Final = 10.0
-"""Tweets a second of event time."""
-
-PLANTED: Final = Trend("eclipse2026")
-"""Nobody said it before."""
+__all__ = ["prepare"]
 
 _SOURCES: Final = ("log-lines", "text-lines", "tweets")
 _PARTITIONS: Final = 4
-
-
-def write_sample_tweets(path: Path) -> bool:
-    """Write tweets as the stream sends them, a line each; return whether that was needed."""
-    if path.exists():
-        return False
-    unfinished = path.with_suffix(".tmp")
-    with unfinished.open("wb") as lines:
-        for tweet in generate(SAMPLE_TWEETS, SAMPLE_SEED, rate=SAMPLE_RATE, trend=PLANTED):
-            lines.write(msgspec.json.encode(tweet) + b"\n")
-    unfinished.rename(path)
-    return True
 
 
 async def prepare(bootstrap: str, samples: Path) -> None:

@@ -8,9 +8,8 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 
-from streamapp.demo.pulse import Pulse
-from streamapp.demo.screen import Screen, line
-from streamapp.demo.tally import Tally
+from streamapp.demo.screen import Screen
+from streamapp.demo.tweet_screen import TweetScreen
 
 __all__ = ["View"]
 
@@ -20,25 +19,16 @@ _PICTURE_LINES = 36
 
 
 class View:
-    """Shows a tally on a console; a context, within which the screen is its.
+    """Shows a screen on a console; a context, within which the console is its.
 
     Args:
-        log: the name of the log, for reading; `size` are its bytes.
         now: seconds of any clock, as for `show`.
     """
 
-    def __init__(self, console: Console, tally: Tally, log: str, size: int, now: float) -> None:
+    def __init__(self, console: Console, screen: Screen | TweetScreen, now: float) -> None:
         self._console = console
-        self._tally = tally
         self._beaten = now
-        self.screen = Screen(
-            tally,
-            Pulse(tally.ingested, now),
-            Pulse(tally.processed, now),
-            Pulse(tally.errors, now),
-            log,
-            size,
-        )
+        self.screen = screen
         self._live = (
             Live(console=console, auto_refresh=False, vertical_overflow="crop")
             if console.is_terminal
@@ -60,15 +50,13 @@ class View:
             self._live.stop()
 
     def show(self, note: str, now: float, *, last: bool = False) -> None:
-        """Draw what the tally says, with a sentence on what the demo is doing."""
+        """Draw what is known, with a sentence on what the demo is doing."""
         screen = self.screen
         changed, screen.note = note != screen.note, note
         screen.hint = "" if last else "Ctrl-C ends the demo"
         beat = now - self._beaten >= _BEAT_SECONDS
         if beat:
-            screen.ingested.beat(self._tally.ingested, now)
-            screen.processed.beat(self._tally.processed, now)
-            screen.errors.beat(self._tally.errors, now)
+            screen.beat(now)
             self._beaten = now
         if self._live is not None:
             size = self._console.size
@@ -76,7 +64,7 @@ class View:
         elif last:
             self._console.print(screen.draw(self._console.width, _PICTURE_LINES))
         elif beat:
-            self._say(line(screen))
+            self._say(screen.line())
         if self._live is None and changed and not last:
             self._say(note)
 

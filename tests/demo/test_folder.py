@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from streamapp.demo.errors import DemoError
-from streamapp.demo.folder import SAMPLE_LINES, Folder
+from streamapp.demo.folder import Folder
+from streamapp.demo.samples import LOG_LINES
 
 
 def test_one_demo_at_a_time(tmp_path: Path):
@@ -51,5 +52,5 @@ def test_a_directory_without_a_demo_is_left_alone(tmp_path: Path):
 def test_the_sample_is_written_once(tmp_path: Path):
     folder = Folder(tmp_path)
     assert folder.write_sample()
-    assert len(folder.sample.read_bytes().splitlines()) == SAMPLE_LINES
+    assert len(folder.sample.read_bytes().splitlines()) == LOG_LINES
     assert not folder.write_sample()
