@@ -16,7 +16,9 @@ from streamapp.sample_tweets import Trend as Planted
 from streamapp.sample_tweets import generate
 from streamapp.tweets import Trends, decode_tweet
 from tests.agents.test_trends import ByHand
+from tests.brokers import admin_client
 from tests.kafka import KafkaServer
+from tests.kafka.server import KafkaCluster
 from tests.polling import eventually
 from tests.stack.compose import Stack
 
@@ -107,3 +109,27 @@ async def test_killed_and_started_again_the_stack_loses_and_repeats_nothing(
     assert {key: trends[key].tweets for key in wanted} == wanted
     assert any(each.rising and each.rising[0].tag == PLANTED.tag for each in trends.values())
     assert await read_committed(kafka, "error-windows")
+
+
+@pytest.mark.timeout(300)
+async def test_on_three_brokers_every_topic_has_three_copies(
+    tmp_path: Path, apache_installed: None
+) -> None:
+    with (
+        KafkaCluster(tmp_path / "kafka", heap="256m") as cluster,
+        Stack(cluster.bootstrap, tmp_path) as stack,
+    ):
+        stack["prepare"].start()
+        assert await asyncio.to_thread(stack["prepare"].wait) == 0
+        stack["worker-ada"].start()
+
+        async def made() -> bool:
+            stack["worker-ada"].check()
+            async with admin_client(cluster.bootstrap) as admin:
+                names = [name for name in await admin.list_topics() if not name.startswith("_")]
+                found = await admin.describe_topics(names)
+            copies = {len(part["replicas"]) for topic in found for part in topic["partitions"]}
+            assert copies == {3}
+            return {"tweets", "log-lines", "trends", "streamapp-tag_counts-changelog"} <= {*names}
+
+        await eventually(made, within=120)
