@@ -82,6 +82,7 @@ class FakeX:
         self._answers: deque[int] = deque()
         self._lag = lag
         self._lag_until = 0.0
+        self._index_time = 0.0
         self._backfill = backfill
         self._next_rule = 1000
         self._live: dict[asyncio.Queue[int | None], web.Request] = {}
@@ -106,6 +107,10 @@ class FakeX:
     def searchable(self) -> set[str]:
         """The ids of all tweets that a search without a rule would find by now or later."""
         return {tweet["data"]["id"] for tweet in self._tweets[: self.happened]}
+
+    def over(self) -> bool:
+        """Whether the last tweet was half an hour ago: whoever lacks one now has lost it."""
+        return self.done.is_set() and self._clock.now() > self._times[-1] + 1800.0
 
     async def __aenter__(self) -> FakeX:
         application = web.Application()
@@ -153,7 +158,9 @@ class FakeX:
             while self._faults and self._faults[0].at <= number:
                 await self._strike(self._faults.popleft())
             lag = self._lag + (60.0 if moment < self._lag_until else 0.0)
-            self._indexed.append(moment + lag)
+            # The index is built in order, more or less.
+            self._index_time = max(self._index_time, moment + lag)
+            self._indexed.append(self._index_time + number % 7)
             self.happened = number + 1
             for queue in self._live:
                 queue.put_nowait(number)
