@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from streamapp.cli.ingest_dir import dir_
 from streamapp.cli.ingest_replay import replay
 from streamapp.cli.ingest_sockets import listen, socket
 from streamapp.cli.ingesting import log_to_stderr, stoppable, tell
@@ -41,7 +42,7 @@ def ingest() -> None:
     """Publish an outside source to a topic, exactly once."""
 
 
-for _command in (listen, replay, socket):
+for _command in (dir_, listen, replay, socket):
     ingest.add_command(_command)
 
 
