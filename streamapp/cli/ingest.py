@@ -15,6 +15,7 @@ from rich.progress import Progress as Bar
 from streamapp.cli.ingest_dir import dir_
 from streamapp.cli.ingest_replay import replay
 from streamapp.cli.ingest_sockets import listen, socket
+from streamapp.cli.ingest_tweets import tweet_rules, tweets
 from streamapp.cli.ingesting import log_to_stderr, stoppable, tell
 from streamapp.receivers.file import BATCH_LINES, FileReceiver, Progress, Summary
 
@@ -42,7 +43,7 @@ def ingest() -> None:
     """Publish an outside source to a topic, exactly once."""
 
 
-for _command in (dir_, listen, replay, socket):
+for _command in (dir_, listen, replay, socket, tweet_rules, tweets):
     ingest.add_command(_command)
 
 
