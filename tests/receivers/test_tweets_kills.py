@@ -1,0 +1,122 @@
+"""The receiver's process is killed again and again: no tweet is lost, none is there twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from streamapp.faults import ENVIRONMENT
+from streamapp.sample_tweets import generate
+from tests.brokers import BrokerUnderTest
+from tests.receivers.tweets import RULES, api_of, published_ids
+from tests.x_api import FakeX, FastLoop, Fault, LoopClock, scatter
+
+FACTOR = 20.0
+POINTS = (
+    *("tweets.before-connect:1", "receiver.before-commit:9", "tweets.after-publish:7"),
+    *("receiver.after-commit:12", "receiver.before-delivery:5", "receiver.fenced:1", ""),
+)
+LOUD = {"401", "403"}
+
+
+async def kill_and_receive(
+    kafka: tuple[str, str],
+    directory: Path,
+    origin: float,
+    tweets: int,
+    kills: int,
+    faults: list[Fault],
+) -> None:
+    bootstrap, topic = kafka
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, FastLoop)
+    seed = random.randrange(1_000_000)
+    print(f"seed {seed}")
+    moments = random.Random(seed)
+    start = datetime.now(UTC)
+    clock = LoopClock(start.timestamp(), zero=origin)
+    written = list(
+        generate(tweets, seed=1, start=datetime.fromtimestamp(clock.now() + 60, UTC), rate=4.0)
+    )
+    async with FakeX(written, clock, faults, rules=RULES) as fake:
+        api = api_of(fake, directory)
+        settings = {
+            "bootstrap": bootstrap,
+            "topic": topic,
+            "host": api.host,
+            "authority": str(api.authority),
+            "factor": FACTOR,
+            "origin": origin,
+            "start": start.timestamp(),
+        }
+
+        def started(fault: str = "") -> subprocess.Popen[bytes]:
+            command = [sys.executable, "-m", "tests.receivers.tweet_process", json.dumps(settings)]
+            log = (directory / "log").open("ab")
+            return subprocess.Popen(command, env={**os.environ, ENVIRONMENT: fault}, stderr=log)
+
+        for number in range(kills):
+            fault = POINTS[number % len(POINTS)]
+            process = started(fault)
+            patience = time.monotonic() + (20.0 if fault else moments.uniform(2.0, 5.0))
+            while process.poll() is None and time.monotonic() < patience:  # noqa: ASYNC110
+                await asyncio.sleep(1.0)
+            process.kill()
+            assert process.wait() == -signal.SIGKILL, (directory / "log").read_text()[-3000:]
+        last = started()
+        try:
+            patience = time.monotonic() + 90.0
+            found = await published_ids(bootstrap, topic)
+            while not (fake.done.is_set() and set(found) >= fake.searchable()):
+                assert time.monotonic() < patience, (directory / "log").read_text()[-3000:]
+                if last.poll() is not None:
+                    last = started()
+                await asyncio.sleep(20.0)
+                found = await published_ids(bootstrap, topic)
+            last.send_signal(signal.SIGTERM)
+            while last.poll() is None:  # noqa: ASYNC110
+                await asyncio.sleep(1.0)
+            assert last.returncode == 0
+        finally:
+            last.kill()
+            last.wait()
+        found = await published_ids(bootstrap, topic)
+        assert sorted(fake.searchable() - set(found)) == []
+        assert max(found.values()) == 1
+        assert fake.most_connects() < 50
+
+
+def run(
+    kafka: tuple[str, str], directory: Path, tweets: int, kills: int, faults: list[Fault]
+) -> None:
+    origin = time.monotonic()
+    with asyncio.Runner(loop_factory=lambda: FastLoop(FACTOR, origin)) as runner:
+        runner.run(kill_and_receive(kafka, directory, origin, tweets, kills, faults))
+
+
+@pytest.fixture
+def here(kafka: BrokerUnderTest) -> tuple[str, str]:
+    return kafka.bootstrap, kafka.topic("tweets")
+
+
+@pytest.mark.timeout(240)
+async def test_killed_three_times(here: tuple[str, str], tmp_path: Path):
+    faults = [Fault(50, "reset"), Fault(120, "half-line"), Fault(200, "duplicate")]
+    await asyncio.to_thread(run, here, tmp_path, 600, 3, faults)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_killed_ten_times_among_fifty_faults(here: tuple[str, str], tmp_path: Path):
+    faults = [fault for fault in scatter(7, 5_000, 50) if fault.kind not in LOUD]
+    await asyncio.to_thread(run, here, tmp_path, 5_000, 10, faults)
