@@ -14,10 +14,10 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from mode import Service
 
 from streamapp.engine import heap
+from streamapp.engine.checkpoint import Surroundings
 from streamapp.engine.group import Group
 from streamapp.engine.identity import Identity
 from streamapp.engine.provision import Provisioned, provision, provision_late
-from streamapp.engine.task import Surroundings
 from streamapp.engine.trim import Trimmer
 from streamapp.errors import StreamappError
 from streamapp.state.store import StoreMemory

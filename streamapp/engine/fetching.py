@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
+from operator import lt
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -46,12 +47,23 @@ class _Batch:
 
     def __iter__(self) -> Iterator[_Records]:
         records = _Records(self._batch)
-        if records and records[0].offset < self._from_offset:
-            # A fetch that begins within a batch gets the whole of it.
-            records[:] = [record for record in records if record.offset >= self._from_offset]
+        offsets = [record.offset for record in records]
+        if records and (
+            offsets[0] < self._from_offset or not all(map(lt, offsets, islice(offsets, 1, None)))
+        ):
+            # A fetch that begins within a batch gets the whole of it; and what a broken writer has
+            # left out of order, aiokafka leaves out record by record.
+            records[:] = self._ascending(records)
         if records:
             records.offset = records[-1].offset
             yield records
+
+    def _ascending(self, records: _Records) -> Iterator[Any]:
+        due = self._from_offset
+        for record in list(records):
+            if record.offset >= due:
+                due = record.offset + 1
+                yield record
 
 
 class _Fetched:

@@ -29,11 +29,11 @@ from aiokafka.errors import (
 
 from streamapp.engine import seams
 from streamapp.engine.assignor import TaskAssignor
+from streamapp.engine.checkpoint import Surroundings
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.producer import OutputProducer
 from streamapp.engine.runner import TaskRunner
 from streamapp.engine.settings import EngineSettings
-from streamapp.engine.task import Surroundings
 from streamapp.engine.topology import Topology
 from streamapp.errors import ConfigurationError, StreamappError, TopicError
 from streamapp.state.store import StoreMemory

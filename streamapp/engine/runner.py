@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from streamapp.engine.buffer import Buffer
+from streamapp.engine.checkpoint import Checkpoint, Slice
 from streamapp.engine.marker import MARKER_KEY, Marker, encode
 from streamapp.engine.outbox import Outgoing
 from streamapp.engine.producer import TaskProducer
 from streamapp.engine.restore import Restore, has_missed_tombstones
 from streamapp.engine.settings import Guarantee
-from streamapp.engine.task import Checkpoint, Slice, Task
+from streamapp.engine.task import Task
 from streamapp.errors import ForeignStoreError, StreamappError, TaskClosed
 from streamapp.faults import fault_point
 from streamapp.state.store import Store
@@ -47,29 +49,6 @@ _MOST_FETCHES = 32
 
 class _Revoked(Exception):
     """The partitions belong to another worker by now."""
-
-
-class _Buffer:
-    """What was fetched of one source partition and not processed yet."""
-
-    __slots__ = ("offset", "records", "until")
-
-    def __init__(self, offset: int) -> None:
-        #: Where the next slice begins.
-        self.offset = offset
-        self.until = offset
-        self.records: list[Any] = []
-
-    def take(self, topic: str, most: int) -> Slice:
-        """Return at most so many records, with the offset where they end."""
-        if len(self.records) <= most:
-            taken, self.records, until = self.records, [], self.until
-        else:
-            taken, self.records = self.records[:most], self.records[most:]
-            until = self.records[0].offset
-        part = Slice(topic, self.offset, until, taken)
-        self.offset = until
-        return part
 
 
 class TaskRunner:
@@ -99,7 +78,7 @@ class TaskRunner:
             self._settings,
             group.surroundings.limits,
         )
-        self._buffers: dict[str, _Buffer] = {}
+        self._buffers: dict[str, Buffer] = {}
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._runs: asyncio.Task[None] | None = None
@@ -352,7 +331,7 @@ class TaskRunner:
         self.task.epoch = self.epoch
         offsets = {tp: self.task.marker.sources[tp.topic] for tp in self.sources}
         self._group.seek(offsets)
-        self._buffers = {tp.topic: _Buffer(offset) for tp, offset in offsets.items()}
+        self._buffers = {tp.topic: Buffer(offset) for tp, offset in offsets.items()}
         self._group.wake()
 
     # ------------------------------------------------------------------ work

@@ -9,15 +9,15 @@ it is not. The engine gives it Kafka, the test harness a log in memory; nothing 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from streamapp.engine.agent import AgentRun, BatchAgent
 from streamapp.engine.batch import Batch, Record
+from streamapp.engine.checkpoint import Checkpoint, Slice, Surroundings, WindowRecord
 from streamapp.engine.context import current_outbox
 from streamapp.engine.dead_letters import dead_letter
 from streamapp.engine.key_by import Combiner, KeyBy, UpstreamMark, is_mark, mark_record, read_mark
@@ -32,76 +32,7 @@ from streamapp.state.plain import PlainState
 from streamapp.state.store import Store, TableWrites
 from streamapp.state.table import TaskWindows, WindowedTable
 
-__all__ = ["Checkpoint", "Slice", "Surroundings", "Task", "WindowRecord"]
-
-
-class Slice(NamedTuple):
-    """What was fetched of one source partition: records, and where the range ends."""
-
-    topic: str
-    from_offset: int
-    until_offset: int
-    records: Sequence[Record]
-
-
-class WindowRecord(msgspec.Struct):
-    """What a windowed table sends of a window: times in milliseconds, `final` once it is closed."""
-
-    key: Any
-    start: int
-    end: int
-    value: Any
-    final: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a task has to know of the world.
-
-    Attributes:
-        clock: milliseconds since the epoch.
-        partitions: partition counts of the topics that the application uses.
-        limits: the largest record of each topic, in bytes.
-        worker: who runs it, for the ledger.
-        cluster: the id of the Kafka cluster: a store is of one cluster.
-    """
-
-    clock: Callable[[], int]
-    partitions: dict[str, int]
-    limits: dict[str, int]
-    worker: str
-    dead_letter_topic: str
-    cluster: str = ""
-
-
-@dataclass(slots=True)
-class Checkpoint:
-    """What one transaction publishes, and one write batch brings to disk."""
-
-    marker: Marker
-    entry: LedgerEntry
-    outputs: list[Outgoing] = field(default_factory=list)
-    writes: list[TableWrites] = field(default_factory=list)
-
-    def leaving(self, topology: Topology) -> list[Outgoing]:
-        """Take out the outputs that leave the application; the others are state on its way.
-
-        At least once sends them outside of the transaction. What goes through a `key_by` stays in it,
-        for it is counted by the application itself, and state is exact under every guarantee.
-        """
-        inside = {key_by.name for key_by in topology.key_bys}
-        leaving = [record for record in self.outputs if record.topic not in inside]
-        self.outputs = [record for record in self.outputs if record.topic in inside]
-        return leaving
-
-    def changelog(self, topology: Topology, partition: int) -> Iterable[Outgoing]:
-        """Yield the changelog records: the last value of each dirty key, tombstones last."""
-        for writes in self.writes:
-            topic = topology.changelog(writes.table)
-            for key, value in writes.puts:
-                yield Outgoing(topic, key, value, partition)
-            for key in writes.deletes:
-                yield Outgoing(topic, key, None, partition)
+__all__ = ["Task"]
 
 
 class Task:

@@ -18,12 +18,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from streamapp.engine.agent import BatchAgent
+from streamapp.engine.checkpoint import Surroundings
 from streamapp.engine.context import current_outbox
 from streamapp.engine.key_by import KeyBy, is_mark
 from streamapp.engine.marker import LedgerEntry, Marker
 from streamapp.engine.outbox import Outbox, Outgoing
 from streamapp.engine.settings import Guarantee
-from streamapp.engine.task import Surroundings
 from streamapp.engine.topic import Topic
 from streamapp.engine.topology import Topology, build_topologies
 from streamapp.errors import ConfigurationError, StreamappError, TableError

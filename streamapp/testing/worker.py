@@ -10,10 +10,11 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Literal
 
+from streamapp.engine.checkpoint import Checkpoint, Slice, Surroundings
 from streamapp.engine.marker import MARKER_KEY, LedgerEntry, encode
 from streamapp.engine.outbox import Outgoing
 from streamapp.engine.settings import EngineSettings, Guarantee
-from streamapp.engine.task import Checkpoint, Slice, Surroundings, Task
+from streamapp.engine.task import Task
 from streamapp.engine.topology import Topology
 from streamapp.errors import StreamappError
 from streamapp.state.store import Store, StoreMemory

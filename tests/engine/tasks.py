@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from streamapp import App
+from streamapp.engine.checkpoint import Checkpoint, Slice, Surroundings
 from streamapp.engine.marker import MARKER_KEY, encode
 from streamapp.engine.outbox import Outgoing
-from streamapp.engine.task import Checkpoint, Slice, Surroundings, Task
+from streamapp.engine.task import Task
 from streamapp.state.store import Store, StoreMemory
 from streamapp.testing.log import Log
 from streamapp.testing.restoring import restore

@@ -12,10 +12,10 @@ from kio.schema.errors import ErrorCode
 
 from streamapp import App, Batches, Count
 from streamapp.broker import Broker
+from streamapp.engine.checkpoint import Checkpoint
 from streamapp.engine.key_by import UpstreamMark, is_mark, mark_record, read_mark
 from streamapp.engine.marker import decode_progress, encode
 from streamapp.engine.provision import TOMBSTONES_KEPT
-from streamapp.engine.task import Checkpoint
 from streamapp.errors import StoreError
 from streamapp.state.store import Store, StoreMemory, TableWrites
 from tests.brokers import BrokerUnderTest, admin_client

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from streamapp import App, Batches, Count
+from streamapp.engine.checkpoint import WindowRecord
 from streamapp.engine.key_by import is_mark, read_mark
 from streamapp.engine.marker import decode_progress
-from streamapp.engine.task import WindowRecord
 from streamapp.errors import RecordError, StoreError, TableError
 from tests.engine.tasks import Record, TaskOnTrial, an_app, json_records
 

@@ -1,0 +1,32 @@
+"""What a task has fetched of a source partition, until a batch takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamapp.engine.checkpoint import Slice
+
+__all__ = ["Buffer"]
+
+
+class Buffer:
+    """What was fetched of one source partition and not processed yet."""
+
+    __slots__ = ("offset", "records", "until")
+
+    def __init__(self, offset: int) -> None:
+        #: Where the next slice begins.
+        self.offset = offset
+        self.until = offset
+        self.records: list[Any] = []
+
+    def take(self, topic: str, most: int) -> Slice:
+        """Return at most so many records, with the offset where they end."""
+        if len(self.records) <= most:
+            taken, self.records, until = self.records, [], self.until
+        else:
+            taken, self.records = self.records[:most], self.records[most:]
+            until = self.records[0].offset
+        part = Slice(topic, self.offset, until, taken)
+        self.offset = until
+        return part
