@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test test-slow unit lint types bench kafka kafka-stop lock clean
+.PHONY: help demo test test-slow soak unit lint types bench kafka kafka-stop lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,13 +19,16 @@ demo: $(READY)  ## run the main job: a log through Kafka's protocol into windowe
 	$(BIN)/streamapp demo
 
 test: $(READY)  ## run the tests, on the embedded broker and, with Java and Maven, on Apache Kafka
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow and not soak"
 
 test-slow: $(READY)  ## run the longer fault tests
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m "slow and not soak"
+
+soak: $(READY)  ## run all seeds of the fault tests, for an hour
+	$(BIN)/python -m pytest -q -m soak
 
 unit: $(READY)  ## run the tests that need no broker
-	$(BIN)/python -m pytest -x -q -m "not broker and not slow"
+	$(BIN)/python -m pytest -x -q -m "not broker and not slow and not soak"
 
 lint: $(READY)  ## check style
 	$(BIN)/ruff check .

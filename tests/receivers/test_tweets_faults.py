@@ -83,7 +83,7 @@ async def receive(directory: Path, tweets: int, faults: list[Fault], **options: 
     "seed",
     [
         *(0, 1),
-        *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 20)),
+        *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 20)),
     ],
 )
 @pytest.mark.timeout(300)
