@@ -132,8 +132,7 @@ async def test_a_refused_changelog_batch_never_ends_in_a_commit(
     await kafka.create_topic("in", partitions=1)
     await publish(kafka, "in", [b"a", b"b"] * 20)
     app = counting(kafka, tmp_path)
-    async with running(app) as engine:
-        await opened(engine)
+    await run_once(app)
     changelog = f"{app.conf.id}-counts-changelog"
     committed = await table_of(kafka, app)
 
