@@ -14,6 +14,7 @@ from rich.progress import Progress as Bar
 
 from streamapp.cli.ingest_dir import dir_
 from streamapp.cli.ingest_replay import replay
+from streamapp.cli.ingest_sample import sample
 from streamapp.cli.ingest_sockets import listen, socket
 from streamapp.cli.ingest_tweets import tweet_rules, tweets
 from streamapp.cli.ingesting import log_to_stderr, stoppable, tell
@@ -43,7 +44,7 @@ def ingest() -> None:
     """Publish an outside source to a topic, exactly once."""
 
 
-for _command in (dir_, listen, replay, socket, tweet_rules, tweets):
+for _command in (dir_, listen, replay, sample, socket, tweet_rules, tweets):
     ingest.add_command(_command)
 
 
