@@ -140,6 +140,11 @@ class DirectoryReceiver(Receiver[DirectoryPosition, DirectorySummary]):
         self._on_progress = on_progress
         self._missed: dict[FilePart, float] = {}
 
+    def check(self) -> None:
+        """The directory has to be there."""
+        if not self.path.is_dir():
+            raise SourceError(f"there is no directory {self.path}")
+
     async def run(self) -> DirectorySummary:
         """Publish what there is, or until `stop`, and tell what was done, over all lives.
 
@@ -148,8 +153,6 @@ class DirectoryReceiver(Receiver[DirectoryPosition, DirectorySummary]):
             BrokerUnavailable, TakenOver, PublishError, PositionError, TopicError: see
                 `PositionedPublisher`.
         """
-        if not self.path.is_dir():
-            raise SourceError(f"there is no directory {self.path}")
         started = self._clock.monotonic()
         try:
             return await super().run()

@@ -144,6 +144,11 @@ class FileReceiver(Receiver[FilePosition, Summary]):
         self._on_progress = on_progress
         self._summary: Summary | None = None
 
+    def check(self) -> None:
+        """Without `follow` the file has to be there."""
+        if not self._follow and not self.path.exists():
+            raise SourceError(f"there is no file {self.path} (with --follow it may come later)")
+
     async def run(self) -> Summary:
         """Publish until the end of the file, or until `stop`, and tell what was done.
 
@@ -152,12 +157,12 @@ class FileReceiver(Receiver[FilePosition, Summary]):
             BrokerUnavailable, TakenOver, PublishError, PositionError, TopicError: see
                 `PositionedPublisher`.
         """
-        if not self._follow and not self.path.exists():
-            raise SourceError(f"there is no file {self.path} (with --follow it may come later)")
         started = self._clock.monotonic()
-        summary = await super().run()
-        summary.seconds = self._clock.monotonic() - started
-        return summary
+        try:
+            return await super().run()
+        finally:
+            if self._summary is not None:
+                self._summary.seconds += self._clock.monotonic() - started
 
     async def receive(self, publisher: PositionedPublisher[FilePosition]) -> Summary:
         """Publish from the position on; the summary covers all lives of this receiver."""

@@ -123,6 +123,20 @@ class Receiver(ABC, Generic[Position, Result]):
 
     # ------------------------------------------------------------------ its life
 
+    def check(self) -> None:
+        """Look at the source from here, also before it is this one's turn.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+
+    async def prepare(self) -> None:
+        """Make the source ready, when it is this one's turn and before Kafka is asked for anything.
+
+        Raises:
+            StreamappError: it cannot be, and an operator has to do something about it.
+        """
+
     @abstractmethod
     async def receive(self, publisher: PositionedPublisher[Position]) -> Result:
         """Publish from `publisher.position` on, until the end of the source or `stop`."""
@@ -137,6 +151,8 @@ class Receiver(ABC, Generic[Position, Result]):
         """
         self._state = State.STARTING
         try:
+            self.check()
+            await self.prepare()
             async with PositionedPublisher(
                 self.bootstrap,
                 self.topic,
@@ -170,6 +186,7 @@ class Receiver(ABC, Generic[Position, Result]):
             What the last life returned; None when it was stopped without one.
 
         Raises:
+            SourceError: the source cannot be read, as can be seen at once.
             RestartsExhausted: it failed too often.
             Exception: whatever escalates.
         """
@@ -179,6 +196,8 @@ class Receiver(ABC, Generic[Position, Result]):
                 monotonic=self._clock.monotonic,
                 sleep=self._pause,
             )
+
+        self.check()
 
         async def live() -> Result | None:
             return await (self.run() if ownership is None else self._run_as_owner(ownership))

@@ -12,9 +12,11 @@ import pytest
 
 from streamapp.broker import Broker
 from streamapp.errors import ConfigurationError
+from streamapp.receivers import State
 from streamapp.receivers.tweets import (
     Api,
     BearerToken,
+    Progress,
     Rule,
     RuleBook,
     RuleError,
@@ -313,12 +315,57 @@ class TestReceiver:
 
         fast(scenario)
 
+    def test_a_life_that_fails_is_followed_by_one_that_repeats_nothing(self, tmp_path: Path):
+        async def scenario() -> None:
+            tweets = list(generate(100, start=START, rate=2.0))
+            clock = LoopClock(START.timestamp() - 30)
+            failures = [60, 30]
+
+            def fail(progress: Progress) -> None:
+                if failures and progress.published >= failures[-1]:
+                    raise ValueError(f"odd after {failures.pop()}")
+
+            async with Broker(port=0) as broker, FakeX(tweets, clock, rules=RULES) as fake:
+                receiver = receiver_of(fake, broker, clock, tmp_path, on_progress=fail)
+                living = asyncio.create_task(receiver.supervised())
+                await until(lambda: receiver.summary.published == 100)
+                receiver.stop()
+                assert await living is receiver.summary
+                ids = await published_ids(broker.bootstrap, "tweets")
+                assert (set(ids), max(ids.values())) == (fake.searchable(), 1)
+                status = receiver.status
+                assert (status.state, status.restarts) == (State.ENDED, 2)
+                assert status.last_error == "ValueError: odd after 60"
+                assert (status.records, receiver.summary.connects) == (100, 3)
+
+        fast(scenario)
+
+    def test_rules_are_seen_to_before_the_stream(self, tmp_path: Path):
+        async def scenario() -> None:
+            tweets = list(generate(20, start=START, rate=2.0))
+            clock = LoopClock(START.timestamp() - 30)
+            rules = [Rule(value) for value in RULES]
+            async with Broker(port=0) as broker, FakeX(tweets, clock, rules=["cats"]) as fake:
+                receiver = receiver_of(fake, broker, clock, tmp_path, rules=rules)
+                async with running(receiver):
+                    await until(lambda: receiver.summary.published == 20)
+                receiver = receiver_of(
+                    fake, broker, clock, tmp_path, rules=rules[:1], replace_rules=True
+                )
+                async with running(receiver), RuleBook(token(), api_of(fake, tmp_path)) as book:
+                    await until(lambda: receiver.summary.connects)
+                    assert [rule.value for rule in await book.list()] == [RULES[0]]
+
+        fast(scenario)
+
     def test_without_rules_it_does_not_begin(self, tmp_path: Path):
         async def scenario() -> None:
             clock = LoopClock(START.timestamp())
             async with Broker(port=0) as broker, FakeX([], clock) as fake:
+                receiver = receiver_of(fake, broker, clock, tmp_path)
                 with pytest.raises(RuleError, match="give one with --rule"):
-                    await receiver_of(fake, broker, clock, tmp_path).run()
+                    await receiver.supervised()
+                assert receiver.status.state is State.FAILED
 
         fast(scenario)
 

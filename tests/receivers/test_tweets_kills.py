@@ -78,7 +78,12 @@ async def kill_and_receive(
             patience = time.monotonic() + 90.0
             found = await published_ids(bootstrap, topic)
             while not (fake.done.is_set() and set(found) >= fake.searchable()):
-                assert time.monotonic() < patience, (directory / "log").read_text()[-3000:]
+                assert time.monotonic() < patience, (
+                    f"{len(fake.searchable() - set(found))} tweets are missing, the stream is"
+                    f" {'over' if fake.done.is_set() else 'still going on'};"
+                    f" connects {fake.connects}; it is {clock.now()};"
+                    f" {(directory / 'log').read_text()[-3000:]}"
+                )
                 if last.poll() is not None:
                     last = started()
                 await asyncio.sleep(20.0)

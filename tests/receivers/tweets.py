@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from streamapp.receivers import receiver as base
 from streamapp.receivers.tweets import Api, BearerToken, TweetReceiver, receiver
 from tests.receivers.topics import read_topic
 from tests.x_api import TOKEN, FakeX, FastLoop
@@ -42,7 +43,7 @@ def real_time_for_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(loop, FastLoop)
         return loop.real_time()
 
-    class Patient(receiver.PositionedPublisher):  # type: ignore[type-arg]
+    class Patient(base.PositionedPublisher):  # type: ignore[type-arg]
         async def __aenter__(self) -> Any:
             with held():
                 return await super().__aenter__()
@@ -59,7 +60,7 @@ def real_time_for_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
         with held():
             return await read_published(*arguments)
 
-    monkeypatch.setattr(receiver, "PositionedPublisher", Patient)
+    monkeypatch.setattr(base, "PositionedPublisher", Patient)
     monkeypatch.setattr(receiver, "read_published", read)
 
 

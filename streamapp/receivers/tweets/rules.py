@@ -41,6 +41,10 @@ class RuleChanges:
     deleted: Sequence[Rule]
     kept: Sequence[Rule]
 
+    def __str__(self) -> str:
+        counts = f"{len(self.added)} added, {len(self.deleted)} deleted, {len(self.kept)} kept"
+        return f"rules: {counts}"
+
 
 def read_rules(path: Path) -> list[Rule]:
     """A rule a line; a tag may stand before it with a tab between. `//` begins a comment line.
