@@ -12,7 +12,9 @@ import click
 import msgspec
 from rich.console import Console
 
+from streamapp.cli.troubles import trouble_of_receiver
 from streamapp.errors import StreamappError
+from streamapp.pulse import beating
 from streamapp.receivers.errors import SourceError
 from streamapp.receivers.ownership import SESSION_TIMEOUT, Ownership
 from streamapp.receivers.receiver import Receiver
@@ -81,7 +83,8 @@ async def stoppable(receiver: Receiver[Any, Any], running: asyncio.Future[Result
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupted)
     try:
-        return await running
+        async with beating(trouble_of_receiver(receiver)):
+            return await running
     except asyncio.CancelledError:
         raise StreamappError(
             "stopped before the broker had confirmed what was read last: it is published, or will"

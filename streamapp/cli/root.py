@@ -38,6 +38,7 @@ _OWN = {
         "streamapp.cli.broker", "Run a Kafka broker in one process, to try things out.", "broker"
     ),
     "demo": _Entry("streamapp.cli.demo", "Run the main job: a log into windowed counts.", "broker"),
+    "health": _Entry("streamapp.cli.health", "Tell whether a worker or an ingester does its work."),
     "ingest": _Entry("streamapp.cli.ingest", "Publish an outside source to a topic, exactly once."),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -17,8 +18,10 @@ from faust.cli.worker import worker as faust_worker
 from faust.exceptions import AlreadyConfiguredWarning
 from mode import ServiceT
 
+from streamapp.cli.troubles import trouble_of_worker
 from streamapp.engine.app import App
 from streamapp.errors import StreamappError
+from streamapp.pulse import VARIABLE, beating
 
 __all__ = ["EngineWorker", "worker"]
 
@@ -74,6 +77,8 @@ class worker(faust_worker):
                 app.engine_settings = dataclasses.replace(app.engine_settings, worker_name=name)
             if once:
                 app.task(_stop_when_finished)
+            if VARIABLE in os.environ:
+                app.task(_keep_pulse)
         return service
 
 
@@ -117,6 +122,11 @@ class EngineWorker(FaustWorker):
     @staticmethod
     def _tell(error: StreamappError) -> None:
         print(f"streamapp: {error}", file=sys.__stderr__, flush=True)
+
+
+async def _keep_pulse(app: App) -> None:
+    async with beating(trouble_of_worker(app)):
+        await asyncio.Event().wait()
 
 
 async def _stop_when_finished(app: App) -> None:
