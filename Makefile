@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Most tests wait more than they compute: twice as many at a time as a small machine has cores.
+JOBS   ?= 4
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 .PHONY: help demo test test-slow soak unit lint types bench kafka kafka-stop lock clean
 
@@ -19,10 +22,10 @@ demo: $(READY)  ## run the main job: a log through Kafka's protocol into windowe
 	$(BIN)/streamapp demo
 
 test: $(READY)  ## run the tests, on the embedded broker and, with Java and Maven, on Apache Kafka
-	$(BIN)/python -m pytest -q -m "not slow and not soak"
+	$(PYTEST) -m "not slow and not soak"
 
 test-slow: $(READY)  ## run the longer fault tests
-	$(BIN)/python -m pytest -q -m "slow and not soak"
+	$(PYTEST) -m "slow and not soak"
 
 soak: $(READY)  ## run all seeds of the fault tests, for an hour
 	$(BIN)/python -m pytest -q -m soak

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,9 +12,9 @@ from typing import Literal
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import for_code
 
-from tests.kafka import KafkaServer, KafkaUnavailable
-from tests.kafka.jars import STATE
-from tests.kafka.server import answers, stop_process
+from tests.kafka import KafkaUnavailable
+from tests.kafka.server import answers
+from tests.kafka.shared import shared_server
 from tests.polling import eventually
 
 Kind = Literal["embedded", "apache"]
@@ -81,38 +79,13 @@ async def admin_client(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.close()
 
 
-@contextlib.contextmanager
-def apache_kafka() -> Iterator[str]:
-    """The address of an Apache Kafka: the one at `KAFKA_BOOTSTRAP`, or else one of our own.
+def apache_kafka(directory: Path) -> str:
+    """The address of an Apache Kafka: the one at `KAFKA_BOOTSTRAP`, or else the folder's own.
 
     Raises `KafkaUnavailable` when there is none.
     """
     if given := os.environ.get("KAFKA_BOOTSTRAP"):
         if not answers(given, timeout=10.0):
             raise KafkaUnavailable(f"nothing answers at KAFKA_BOOTSTRAP={given}")
-        yield given
-        return
-    with _session_directory() as directory:
-        server = KafkaServer(directory)
-        try:
-            server.start()
-            yield server.bootstrap
-        finally:
-            server.kill()
-
-
-@contextlib.contextmanager
-def _session_directory() -> Iterator[Path]:
-    """A folder for one test session; what a session that was killed left behind is removed."""
-    STATE.mkdir(exist_ok=True)
-    for earlier in STATE.glob("session-*"):
-        with contextlib.suppress(OSError), (earlier / "owner").open() as owner:
-            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stop_process(earlier)
-            shutil.rmtree(earlier, ignore_errors=True)
-    directory = STATE / f"session-{os.getpid()}"
-    directory.mkdir(exist_ok=True)
-    with (directory / "owner").open("w") as owner:
-        fcntl.flock(owner, fcntl.LOCK_EX)
-        yield directory
-        shutil.rmtree(directory, ignore_errors=True)
+        return given
+    return shared_server(directory)

@@ -11,13 +11,15 @@ import os
 import re
 import uuid
 from collections.abc import AsyncIterator, Generator, Iterator
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from tests.brokers import BrokerUnderTest, apache_kafka
 from tests.embedded import EmbeddedProcess
 from tests.kafka import KafkaUnavailable, fetch_jars
+from tests.kafka.shared import session_directory
 
 if TYPE_CHECKING:
     from streamapp.broker import Broker
@@ -26,20 +28,36 @@ REQUIRE_KAFKA = "STREAMAPP_REQUIRE_KAFKA"
 UNAVAILABLE = "Apache Kafka cannot run here"
 
 
+SESSION = pytest.StashKey[Path]()
+"""The folder of the test run: all of its processes find Apache Kafka by it."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Own the folder of the test run, or use that of the process that leads it (pytest-xdist)."""
+    if led := getattr(config, "workerinput", None):
+        config.stash[SESSION] = Path(led["session"])
+        return
+    running = contextlib.ExitStack()
+    config.stash[SESSION] = running.enter_context(session_directory())
+    config.add_cleanup(running.close)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process that will run a part of the tests where the folder is."""
+    node.workerinput["session"] = str(node.config.stash[SESSION])
+
+
 @pytest.fixture(scope="session")
-def apache_bootstrap() -> Iterator[str]:
-    """The address of an Apache Kafka that is started on first use and stopped at the end.
+def apache_bootstrap(pytestconfig: pytest.Config) -> str:
+    """The address of an Apache Kafka: started on first use, one for the whole test run.
 
     Where Kafka cannot run, tests are skipped, or fail when STREAMAPP_REQUIRE_KAFKA is 1.
     """
-    with contextlib.ExitStack() as running:
-        try:
-            bootstrap = running.enter_context(apache_kafka())
-        except KafkaUnavailable as error:
-            reason = str(error)
-        else:
-            yield bootstrap
-            return
+    try:
+        return apache_kafka(pytestconfig.stash[SESSION])
+    except KafkaUnavailable as error:
+        reason = str(error)
     do_without_kafka(reason)
 
 

@@ -83,7 +83,9 @@ def test_without_an_aggregation_every_record_goes_at_its_own_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("aggregate", "partial"), [(Max(), 7), (Mean(), [12, 3]), (Count(), 12)], ids=str
+    ("aggregate", "partial"),
+    [(Max(), 7), (Mean(), [12, 3]), (Count(), 12)],
+    ids=["max", "mean", "count"],
 )
 def test_partials_are_accumulators(aggregate: Any, partial: Any) -> None:
     sending = Sending(aggregate=aggregate)

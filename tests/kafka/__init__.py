@@ -1,6 +1,6 @@
 """A real Apache Kafka for the tests: fetched with Maven, started as a process of our own.
 
-`make kafka` runs one to try things out on; the `kafka` fixture runs one for a test session.
+`make kafka` runs one to try things out on; the `kafka` fixture shares one in a test session.
 """
 
 from tests.kafka.jars import KafkaUnavailable, fetch_jars

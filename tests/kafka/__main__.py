@@ -6,29 +6,22 @@ import sys
 import time
 
 from tests.kafka.jars import STATE, KafkaUnavailable
-from tests.kafka.server import KafkaServer, running_pid, stop_process
-
-DIRECTORY = STATE / "server"
-ADDRESS = DIRECTORY / "bootstrap"
+from tests.kafka.shared import shared_server, stop_shared_server
 
 
 def start() -> None:
     """Start Kafka on a free port, unless it is running, and print its address."""
-    if running_pid(DIRECTORY) is None:
-        began = time.monotonic()
-        server = KafkaServer(DIRECTORY)
-        # The port may be taken by now: a new configuration, with the data of last time gone.
-        server.destroy()
-        server.start()
-        ADDRESS.write_text(server.bootstrap)
-        seconds = time.monotonic() - began
-        print(f"Apache Kafka answers after {seconds:.1f} s; its log is {server.log}")
-    print(f"KAFKA_BOOTSTRAP={ADDRESS.read_text()}")
+    began = time.monotonic()
+    bootstrap = shared_server(STATE)
+    seconds = time.monotonic() - began
+    log = STATE / "server" / "server.log"
+    print(f"Apache Kafka answers after {seconds:.1f} s; its log is {log}")
+    print(f"KAFKA_BOOTSTRAP={bootstrap}")
 
 
 def stop() -> None:
     """Stop the Kafka that `start` started."""
-    print("Apache Kafka stopped" if stop_process(DIRECTORY) else "Apache Kafka was not running")
+    print("Apache Kafka stopped" if stop_shared_server(STATE) else "Apache Kafka was not running")
 
 
 def main() -> None:

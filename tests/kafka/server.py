@@ -297,16 +297,20 @@ def answers(bootstrap: str, *, brokers: int = 1, timeout: float = 1.0) -> bool:
 
 
 def stop_process(directory: Path, timeout: float = 20.0) -> bool:
-    """Stop the server that another process started in this directory; whether there was one."""
+    """Stop the server that another process started in this directory; whether there was one.
+
+    It has `timeout` seconds to shut down in order, and is killed then; at once when that is 0.
+    """
     pid = running_pid(directory)
     if pid is None:
         return False
-    os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout
-    while running_pid(directory) is not None:
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM if timeout > 0 else signal.SIGKILL)
+        while running_pid(directory) is not None:
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
     return True
 
 
