@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 from collections import Counter
@@ -12,25 +11,23 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streamapp.state.store import Store
-from streamapp.state.windowed import parse_pane_key
 from tests.brokers import BrokerUnderTest
-from tests.engine.jobs import WINDOW, Event
-from tests.engine.workers import Cluster, partition_of, partitions_of, produce, read_all, read_table
+from tests.engine.jobs import Event
+from tests.engine.oracle import (
+    Ledger,
+    Load,
+    check_outputs,
+    check_state,
+    check_stores,
+    decode,
+    make_events,
+    read_store,
+    sent,
+)
+from tests.engine.workers import Cluster, partition_of, produce, read_all, read_table
 from tests.polling import eventually
-
-#: Seconds between two bursts of events.
-PACE = 0.05
-START = 1_700_000_000_000
-KEYS = [f"{letter}{number}" for letter in "abc" for number in range(8)]
-
-
-def make_events(count: int, seed: int, first: int = 0) -> list[Event]:
-    """Events in order of time, a few milliseconds apart."""
-    chooser = random.Random(seed)
-    return [Event(n, chooser.choice(KEYS), START + n * 25) for n in range(first, first + count)]
 
 
 @pytest.fixture
@@ -49,37 +46,6 @@ def cluster(
     running = Cluster(kafka, getattr(request, "param", "exactly_once"), tmp_path)
     yield running
     running.stop()
-
-
-class Load:
-    """Publishes events at a pace, in the background, for as long as the context is open."""
-
-    def __init__(self, kafka: BrokerUnderTest, seed: int) -> None:
-        self.events: list[Event] = []
-        self._kafka = kafka
-        self._seed = seed
-        self._enough = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Load:
-        await self._more(100)
-        self._task = asyncio.create_task(self._go_on())
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self._enough.set()
-        assert self._task is not None
-        await self._task
-
-    async def _go_on(self) -> None:
-        while not self._enough.is_set():
-            await self._more(30)
-            await asyncio.sleep(PACE)
-
-    async def _more(self, count: int) -> None:
-        more = make_events(count, self._seed + len(self.events), first=len(self.events))
-        self.events += more
-        await produce(self._kafka, more)
 
 
 async def run_with_kills(cluster: Cluster, kills: int, seed: int) -> list[Event]:
@@ -103,34 +69,6 @@ async def run_with_kills(cluster: Cluster, kills: int, seed: int) -> list[Event]
     return events
 
 
-class Ledger:
-    """How many checkpoints the counting topology has committed."""
-
-    def __init__(self, kafka: BrokerUnderTest) -> None:
-        self._topic = f"{kafka.prefix}app-count-ledger"
-        self._bootstrap = kafka.bootstrap
-        self._partitions: list[TopicPartition] = []
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=kafka.bootstrap,
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-        )
-
-    async def __aenter__(self) -> Ledger:
-        await self._consumer.start()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._consumer.stop()
-
-    async def checkpoints(self) -> int:
-        """Return a number that grows with every checkpoint."""
-        if not self._partitions:
-            self._partitions = await partitions_of(self._bootstrap, self._topic)
-        ends = await self._consumer.end_offsets(self._partitions)
-        return sum(ends.values())
-
-
 async def moved(cluster: Cluster, ledger: Ledger, target: int) -> None:
     """Wait until some more batches are committed: the kill then comes in the middle of the work."""
     try:
@@ -142,49 +80,6 @@ async def moved(cluster: Cluster, ledger: Ledger, target: int) -> None:
 
 async def reached(ledger: Ledger, target: int) -> bool:
     return await ledger.checkpoints() >= target
-
-
-async def check_state(kafka: BrokerUnderTest, events: list[Event]) -> None:
-    """Tables and changelogs are exactly what the events amount to."""
-    app = f"{kafka.prefix}app"
-    totals = await read_table(kafka.bootstrap, f"{app}-{kafka.prefix}totals-changelog")
-    assert decode(totals) == Counter(event.key for event in events)
-    letters = await read_table(kafka.bootstrap, f"{app}-{kafka.prefix}letters-changelog")
-    assert decode(letters) == Counter(event.key[0] for event in events)
-    counts = await read_table(kafka.bootstrap, f"{app}-{kafka.prefix}counts-changelog")
-    windows = {
-        (parse_pane_key(k)[0], parse_pane_key(k)[1].decode()): int(v) for k, v in counts.items()
-    }
-    final = await final_windows(kafka)
-    assert not windows.keys() & final.keys()
-    assert windows | final == window_counts(events)
-
-
-def decode(table: dict[bytes, bytes]) -> dict[str, int]:
-    return {key.decode(): msgspec.json.decode(value) for key, value in table.items()}
-
-
-def window_counts(events: list[Event]) -> dict[tuple[int, str], int]:
-    size = WINDOW * 1000
-    return dict(Counter((event.time - event.time % size, event.key) for event in events))
-
-
-async def final_windows(kafka: BrokerUnderTest) -> dict[tuple[int, str], int]:
-    """What was sent of closed windows; one sent twice is an error."""
-    found: dict[tuple[int, str], int] = {}
-    for record in await read_all(kafka.bootstrap, kafka.topic("windows")):
-        window: dict[str, Any] = msgspec.json.decode(record.value)
-        place = (window["start"], window["key"])
-        assert window["final"] and place not in found
-        found[place] = window["value"]
-    return found
-
-
-async def sent(kafka: BrokerUnderTest) -> list[dict[str, Any]]:
-    return [
-        msgspec.json.decode(record.value)
-        for record in await read_all(kafka.bootstrap, kafka.topic("out"))
-    ]
 
 
 def kills(few: int, many: int) -> list[Any]:
@@ -202,14 +97,7 @@ async def test_exactly_once_counts_each_record_once(
 ) -> None:
     events = await run_with_kills(cluster, times, seed)
 
-    output = await sent(cluster.kafka)
-    assert sorted(record["n"] for record in output) == list(range(len(events)))
-    expected: Counter[str] = Counter()
-    totals = {}
-    for event in events:
-        expected[event.key] += 1
-        totals[event.n] = expected[event.key]
-    assert {record["n"]: record["total"] for record in output} == totals
+    await check_outputs(cluster.kafka, events)
     await check_state(cluster.kafka, events)
     check_stores(cluster, events)
 
@@ -248,31 +136,6 @@ async def test_at_most_once_repeats_nothing(cluster: Cluster, times: int, seed: 
     )
     by_number = {event.n: event for event in events}
     assert totals == Counter(by_number[number].key for number in numbers)
-
-
-def check_stores(cluster: Cluster, events: list[Event]) -> None:
-    """The store that worker `a` has of each task holds the table as it is after the last batch."""
-    totals: Counter[str] = Counter()
-    found = {}
-    for event in events:
-        totals[event.key] += 1
-    root = cluster.state / f"{cluster.kafka.prefix}app" / "a" / "count"
-    for partition in range(4):
-        found |= read_store(root / str(partition), f"{cluster.kafka.prefix}totals")
-    assert found == totals
-
-
-def read_store(path: Path, table: str) -> dict[str, int]:
-    """What a store holds of a plain table, read as another program would."""
-    database = Store.read_only(path)
-    prefix = table.encode() + b"\0"
-    found = {
-        key[len(prefix) :].decode(): msgspec.json.decode(value)
-        for key, value in database.items(from_key=prefix)
-        if key.startswith(prefix)
-    }
-    database.close()
-    return found
 
 
 @pytest.mark.parametrize(

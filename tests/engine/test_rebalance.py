@@ -17,8 +17,8 @@ from streamapp.engine import seams
 from streamapp.engine.engine import Engine
 from tests.brokers import BrokerUnderTest
 from tests.engine.jobs import Jobs, build
+from tests.engine.oracle import check_state, decode, make_events, sent
 from tests.engine.running import running
-from tests.engine.test_kills import check_state, decode, make_events, sent
 from tests.engine.workers import Cluster, produce, read_table
 from tests.polling import eventually
 
