@@ -44,9 +44,10 @@ log = logging.getLogger(__name__)
 
 #: How long a fetch waits for records, in milliseconds.
 _POLL_MS = 100
-#: A named worker that is replaced so often in so many seconds is not alone with its name.
+#: A named worker that is replaced so often in so many session timeouts is not alone with its name. One
+#: that stalls is replaced after a session timeout at the earliest, so never as often as that.
 _REPLACED_MOST = 3
-_REPLACED_WITHIN = 60.0
+_REPLACED_WITHIN = 2.0
 #: While everything is paused nothing is polled; that must not end the membership.
 _NEVER_MS = 2**31 - 1
 #: For how long the last answer to a fetch says what a partition holds, in milliseconds.
@@ -232,14 +233,15 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         A rebalance leaves a member its id; it has a new one when the group had dropped it.
         """
         now = time.monotonic()
+        within = _REPLACED_WITHIN * self.settings.session_timeout
         if self._member not in (None, member):
-            self._replaced = [at for at in self._replaced if now - at < _REPLACED_WITHIN] + [now]
+            self._replaced = [at for at in self._replaced if now - at < within] + [now]
         self._member = member
         if self._instance is not None and len(self._replaced) >= _REPLACED_MOST:
             raise ConfigurationError(
                 f"the group {self.topology.group} has replaced the worker {self._instance} "
-                f"{len(self._replaced)} times within {_REPLACED_WITHIN:.0f} s: another worker has the same --name on "
-                "another host, or this one stalls for longer than the session timeout; give each worker its own name"
+                f"{len(self._replaced)} times within {within:.0f} s: another worker has the same --name on another "
+                "host; give each worker its own name"
             )
 
     def _check_grown(self, assigned: set[TopicPartition]) -> None:

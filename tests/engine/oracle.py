@@ -24,6 +24,8 @@ from tests.engine.workers import Cluster, partitions_of, produce, read_all, read
 __all__ = [
     "Ledger",
     "Load",
+    "check_ledger",
+    "check_newest_stores",
     "check_outputs",
     "check_state",
     "check_stores",
@@ -182,3 +184,63 @@ def read_store(path: Path, table: str) -> dict[str, int]:
     }
     database.close()
     return found
+
+
+async def check_newest_stores(kafka: BrokerUnderTest, state: Path) -> None:
+    """Of each task, the store that is furthest holds the last checkpoint and exactly its tables."""
+    app = f"{kafka.prefix}app"
+    tables = {"count": ("totals", "counts"), "count_letters": ("letters",)}
+    for topology, names in tables.items():
+        markers = await latest_by_partition(kafka.bootstrap, f"{app}-{topology}-checkpoint")
+        for partition, records in markers.items():
+            sequence = msgspec.json.decode(records[b"checkpoint"])["sequence"]
+            paths = (state / app).glob(f"*/{topology}/{partition}")
+            newest = max(map(open_store, paths), key=lambda found: found[0])
+            assert newest[0] == sequence, f"{topology}/{partition}: {newest[0]}, not {sequence}"
+            for name in names:
+                table = f"{kafka.prefix}{name}"
+                logged = await latest_by_partition(kafka.bootstrap, f"{app}-{table}-changelog")
+                prefix = table.encode() + b"\0"
+                held = {k[len(prefix) :]: v for k, v in newest[1].items() if k.startswith(prefix)}
+                assert held == logged.get(partition, {}), f"{topology}/{partition}, table {table}"
+
+
+def open_store(path: Path) -> tuple[int, dict[bytes, bytes]]:
+    """The sequence of the last checkpoint that a store holds, and all of its pairs."""
+    database = Store.read_only(path)
+    pairs = dict(database.items())
+    database.close()
+    progress = pairs.get(b"\0progress")
+    return (msgspec.json.decode(progress)["marker"]["sequence"] if progress else 0), pairs
+
+
+async def latest_by_partition(bootstrap: str, topic: str) -> dict[int, dict[bytes, bytes]]:
+    """The last value of each key of each partition, tombstones taken off."""
+    latest: dict[int, dict[bytes, bytes]] = {}
+    for record in await read_all(bootstrap, topic):
+        found = latest.setdefault(record.partition, {})
+        if record.value is None:
+            found.pop(record.key, None)
+        else:
+            found[record.key] = record.value
+    return latest
+
+
+async def check_ledger(kafka: BrokerUnderTest, topology: str) -> int:
+    """Ranges follow each other without gap or overlap, and sequences too; how many there are."""
+    entries = [
+        msgspec.json.decode(record.value)
+        for record in await read_all(kafka.bootstrap, f"{kafka.prefix}app-{topology}-ledger")
+    ]
+    counted = "offsets" if any(entry["kind"] == "offsets" for entry in entries) else "checkpoint"
+    until: dict[tuple[str, int], int] = {}
+    sequences: dict[int, int] = {}
+    for entry in entries:
+        task = entry["partition"]
+        assert entry["sequence"] == sequences.get(task, 0) + 1, entry
+        sequences[task] = entry["sequence"]
+        for batch in entry["batches"] if entry["kind"] == counted else ():
+            place = (batch["topic"], batch["partition"])
+            assert batch["from"] == until.get(place, 0), entry
+            until[place] = batch["until"]
+    return len(entries)

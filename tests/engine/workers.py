@@ -57,6 +57,16 @@ class Worker:
         """Whether the process is still there."""
         return self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has said that it is at work: from then on it ends well when it is told to."""
+        return " runs " in self.log.read_text(errors="replace")
+
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         self._process.kill()
@@ -82,7 +92,9 @@ class Worker:
 class Cluster:
     """Workers of the test application on one broker."""
 
-    def __init__(self, kafka: BrokerUnderTest, guarantee: str, directory: Path) -> None:
+    def __init__(
+        self, kafka: BrokerUnderTest, guarantee: str, directory: Path, **environment: str
+    ) -> None:
         self.kafka = kafka
         self.state = directory / "state"
         self._logs = directory
@@ -91,6 +103,7 @@ class Cluster:
             "STREAMAPP_TEST_BOOTSTRAP": kafka.bootstrap,
             "STREAMAPP_TEST_GUARANTEE": guarantee,
             "STREAMAPP_TEST_STATE": str(self.state),
+            **environment,
         }
         self.workers: list[Worker] = []
 

@@ -74,6 +74,8 @@ class KafkaServer:
         self.node_id = node_id
         self.port = free_port()
         self.controller_port = free_port()
+        #: Where clients are told to connect, when something stands before the server.
+        self.advertised_port: int | None = None
         self.voters = f"{node_id}@{HOST}:{self.controller_port}"
         self._heap = heap
         self._settings = dict(settings or {})
@@ -201,7 +203,7 @@ class KafkaServer:
             "node.id": str(self.node_id),
             "controller.quorum.voters": self.voters,
             "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{HOST}:{self.controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.advertised_port or self.port}",
             "controller.listener.names": "CONTROLLER",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": str(self.directory / "data"),

@@ -1,0 +1,141 @@
+"""One run: faults by schedule under load, then calm, and everything is compared with the oracle."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos.arena import SESSION, Arena, Holdings, Load, meddled
+from tests.chaos.schedule import schedule
+from tests.engine.jobs import Event
+from tests.engine.oracle import (
+    check_ledger,
+    check_newest_stores,
+    check_outputs,
+    check_state,
+    decode,
+    sent,
+)
+from tests.engine.workers import read_table
+from tests.polling import eventually
+
+__all__ = ["Report", "run"]
+
+_SETTLED = 40
+#: What a worker may hold more of at the end than when it had settled.
+_MORE_FILES = 24
+_MORE_BYTES = 48 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What happened in a run that went well."""
+
+    faults: int
+    events: int
+    checkpoints: int
+    seconds: float
+    meddling: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.faults} faults in {self.seconds:.0f} s ({self.meddling}): {self.events} events, "
+            f"{self.checkpoints} checkpoints, all as the oracle has it"
+        )
+
+
+async def run(
+    directory: Path,
+    seed: int,
+    faults: int,
+    *,
+    brokers: int = 1,
+    guarantee: str = "exactly_once",
+    tell: Callable[[str], None] = print,
+    most_seconds: float | None = None,
+) -> Report:
+    """Run a schedule, and compare.
+
+    Args:
+        most_seconds: begin no more faults after so long; the schedule stays the same.
+
+    Raises:
+        AssertionError: something is not as it has to be; the message says what.
+    """
+    began = time.monotonic()
+    done = 0
+    async with Arena(directory, brokers, guarantee) as arena:
+        topic = arena.kafka.topic("in")
+        async with Load(arena.kafka.bootstrap, topic, seed) as load:
+            await arena.progressed(_SETTLED)
+            before = arena.veteran()
+            for fault in schedule(seed, faults, brokers=brokers, session=SESSION):
+                await arena.progressed(fault.gap)
+                if most_seconds is not None and time.monotonic() - began > most_seconds:
+                    break
+                struck = await arena.strike(fault)
+                done += struck
+                moment = f"{time.monotonic() - began:6.1f} s  {done:4}"
+                tell(f"{moment}  {fault}{'' if struck else ' (not there)'}")
+            await arena.calm()
+            await arena.progressed(_SETTLED)
+        events = load.events
+        tell(f"{time.monotonic() - began:6.1f} s  calm: {len(events)} events")
+        await all_processed(arena, events)
+        check_holdings(arena, before)
+        await arena.leave()
+        checkpoints = await check(arena, events)
+        return Report(
+            done, len(events), checkpoints, time.monotonic() - began, meddled(arena.proxies)
+        )
+
+
+async def all_processed(arena: Arena, events: list[Event]) -> None:
+    """Wait until the workers that are there have come to the end, by themselves."""
+    kafka = arena.kafka
+
+    async def processed() -> bool:
+        arena.check_workers()
+        if arena.guarantee == "at_most_once":
+            return await arena.committed_all()
+        counted = await read_table(
+            kafka.bootstrap, f"{kafka.prefix}app-{kafka.prefix}letters-changelog"
+        )
+        return sum(decode(counted).values()) >= len(events)
+
+    try:
+        await eventually(processed, within=120)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{arena.tails()}") from None
+
+
+def check_holdings(arena: Arena, before: Holdings) -> None:
+    """Memory and open files of the worker that lived through it are where they were."""
+    now = arena.veteran()
+    assert now.files <= before.files + _MORE_FILES, f"open files: {before} before, {now} now"
+    assert now.resident <= before.resident + _MORE_BYTES, f"memory: {before} before, {now} now"
+
+
+async def check(arena: Arena, events: list[Event]) -> int:
+    """Compare outputs, tables, stores and ledger with the events; return the checkpoints."""
+    kafka = arena.kafka
+    totals = decode(
+        await read_table(kafka.bootstrap, f"{kafka.prefix}app-{kafka.prefix}totals-changelog")
+    )
+    match arena.guarantee:
+        case "exactly_once":
+            await check_outputs(kafka, events)
+            await check_state(kafka, events)
+        case "at_least_once":
+            assert {record["n"] for record in await sent(kafka)} == {event.n for event in events}
+            assert totals == Counter(event.key for event in events)
+        case _:
+            numbers = [record["n"] for record in await sent(kafka)]
+            assert len(numbers) == len(set(numbers))
+            keys = {event.n: event.key for event in events}
+            assert totals == Counter(keys[number] for number in numbers)
+    await check_newest_stores(kafka, arena.state)
+    return await check_ledger(kafka, "count") + await check_ledger(kafka, "count_letters")
