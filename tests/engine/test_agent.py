@@ -16,6 +16,7 @@ from streamapp.engine.batch import Batch
 from streamapp.errors import AgentError, ConfigurationError
 from streamapp.state.cursor import Cursor
 from tests.engine.tasks import an_app, json_records
+from tests.polling import eventually
 
 app = an_app()
 source = app.topic("in")
@@ -148,32 +149,37 @@ async def test_an_agent_that_never_takes_its_batch_is_told_to_loop_over_them() -
 
 
 async def test_an_agent_that_ends_while_another_batch_waits_has_not_taken_that_one() -> None:
+    ends: list[asyncio.Task[Any] | None] = []
+
     async def agent(batches: Batches) -> None:
         async for _ in batches:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await anext(batches)
+            ends.append(asyncio.current_task())
             return
 
     run = Run(agent)
     await run.process(1)
-    await asyncio.sleep(0.1)
+    await eventually(lambda: [task for task in ends if task and task.done()])
     await run.process(2)
 
 
 async def test_an_agent_may_give_up_waiting_for_a_batch_and_ask_again() -> None:
-    seen, starts = [], []
+    seen, starts, given_up = [], [], []
 
     async def agent(batches: Batches) -> None:
         starts.append(1)
         while True:
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(0.01):
                     seen.append((await anext(batches)).values)
+            except TimeoutError:
+                given_up.append(1)
 
     run = Run(agent)
     await run.process(1)
-    await asyncio.sleep(0.05)
+    await eventually(lambda: len(given_up) >= 2)
     await run.process(2)
     assert seen == [[1], [2]]
     assert len(starts) == 1
