@@ -356,16 +356,15 @@ async def test_an_agent_that_will_not_end_ends_the_worker_in_bounded_time(
 ) -> None:
     monkeypatch.setattr(agent, "_CANCEL_EVERY", 0.01)
     app = make_app(kafka, tmp_path, engine={"rebalance_timeout": 0.5})
-    stubborn = True
-    begun = asyncio.Event()
+    begun, released = asyncio.Event(), asyncio.Event()
 
     @app.batch_agent(app.topic(kafka.topic("in"), value_type=bytes), within=0)
     async def go_on(batches: Batches) -> None:
         async for _ in batches:
             begun.set()
-            while stubborn:
+            while not released.is_set():
                 with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.sleep(0.01)
+                    await released.wait()
             return
 
     async with running(app) as engine:
@@ -375,5 +374,5 @@ async def test_an_agent_that_will_not_end_ends_the_worker_in_bounded_time(
         async with asyncio.timeout(10):
             await engine.stop()
         assert "go_on was cancelled 10 times and goes on" in str(app.failure)
-        stubborn = False
+        released.set()
     await eventually(lambda: left_behind() == [])

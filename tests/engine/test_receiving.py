@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -161,11 +160,13 @@ async def test_an_error_that_no_retry_mends_stops_the_worker(
     assert "there is no file" in str(failures[0])
 
 
-async def test_without_a_broker_it_waits_and_can_be_stopped(tmp_path: Path, unused_tcp_port: int):
+async def test_without_a_broker_it_waits_and_can_be_stopped(
+    tmp_path: Path, unused_tcp_port: int, caplog: pytest.LogCaptureFixture
+):
     nobody = BrokerUnderTest(f"127.0.0.1:{unused_tcp_port}", "embedded", "p-")
     app = app_with_receiver(nobody, tmp_path, tmp_path / "x.log")
     async with receiving(app):
-        await asyncio.sleep(0.2)
+        await eventually(lambda: "receiver log_file waits for the broker" in caplog.text)
         assert app.failure is None
 
 

@@ -42,14 +42,16 @@ async def test_the_second_waits_and_says_for_whom(
             assert not other.owned
 
 
-async def test_the_waiting_one_is_next_when_the_owner_leaves(kafka: BrokerUnderTest, topic: str):
+async def test_the_waiting_one_is_next_when_the_owner_leaves(
+    kafka: BrokerUnderTest, topic: str, caplog: pytest.LogCaptureFixture
+):
     first = ownership(kafka, topic)
     async with AsyncExitStack() as stack:
         async with first:
             await first.acquired()
             second = await stack.enter_async_context(ownership(kafka, topic))
             waiting = asyncio.ensure_future(second.acquired())
-            await asyncio.sleep(0.5)
+            await eventually(lambda: "runs elsewhere" in caplog.text)
             assert not waiting.done()
         await asyncio.wait_for(waiting, 10)
         assert second.owned
