@@ -5,16 +5,23 @@ from typing import Any
 
 import click
 
-from streamapp.cli.ingesting import Ticker, common_options, log_to_stderr, run_as_owner, tell
-from streamapp.receivers.file import FileReceiver, Progress, Summary
+from streamapp.cli.ingest_ticker import Ticker
+from streamapp.cli.ingesting import Ingestion, common_options, examples, paced, sentence
+from streamapp.receivers.file import FileReceiver, Summary
 from streamapp.receivers.replay import ReplayReceiver
 
 __all__ = ["replay"]
 
 
-@click.command()
+@click.command(
+    short_help="Publish a recorded file at its own pace, or at another.",
+    epilog=examples(
+        "replay tweets.jsonl --topic tweets --speed 60",
+        "replay access.log --topic log-lines --rate 1000",
+    ),
+)
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
-@common_options
+@common_options(name="the file's absolute path")
 @click.option(
     "--speed",
     default=1.0,
@@ -22,20 +29,14 @@ __all__ = ["replay"]
     type=click.FloatRange(min=0, min_open=True),
     help="Times the pace at which it was recorded.",
 )
-@click.option(
-    "--rate",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Lines a second, whatever their times say.",
-)
+@paced(None, "Lines a second, whatever their times say.")
 @click.option(
     "--time", "field", help="The JSON field that has the time.  [default: the usual ones]"
 )
 def replay(
     path: Path,
-    topic: str,
+    ingestion: Ingestion,
     name: str | None,
-    session_timeout: float,
-    as_json: bool,
     speed: float,
     rate: float | None,
     field: str | None,
@@ -46,27 +47,19 @@ def replay(
     FILE has a JSON object a line (tweets, say) or log lines with a time in them. Started again, it
     goes on where it was, and the next line is due at once.
     """
-    log_to_stderr()
-    ticker = Ticker(str(path))
-
-    def show(progress: Progress) -> None:
-        ticker(progress.lines, f", {progress.lag:,} bytes to go")
-
-    name = name or f"replay:{path.absolute()}"
+    options["name"] = name or f"replay:{path.absolute()}"
     receiver = (
-        ReplayReceiver(
-            path, topic, name=name, speed=speed, field=field, on_progress=show, **options
-        )
+        ReplayReceiver(path, speed=speed, field=field, **options)
         if rate is None
-        else FileReceiver(path, topic, name=name, rate=rate, on_progress=show, **options)
+        else FileReceiver(path, rate=rate, **options)
     )
-    summary = run_as_owner(receiver, session_timeout)
-    if summary is not None:
-        tell(summary, _sentence(summary), as_json)
+    ticker = Ticker(str(path), lambda: receiver.status)
+    ingestion.run(receiver, receiver.summary, _sentence, ticker)
 
 
 def _sentence(summary: Summary) -> str:
-    line = f"{summary.lines:,} lines of {summary.path} replayed to {summary.topic}"
-    if summary.resumed_at:
-        line += f", from byte {summary.resumed_at:,} on"
-    return f"{line}, in {summary.seconds:,.1f} s"
+    return sentence(
+        f"{summary.lines:,} lines of {summary.path} replayed to {summary.topic}",
+        f"from byte {summary.resumed_at:,} on" if summary.resumed_at else "",
+        f"in {summary.seconds:,.1f} s",
+    )

@@ -1,22 +1,47 @@
 """`streamapp ingest socket` and `listen`: line-delimited text from connections."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import click
 
-from streamapp.cli.ingesting import Ticker, common_options, log_to_stderr, run_as_owner, tell
-from streamapp.receivers.live import LiveReceiver, LiveSummary
+from streamapp.cli.ingest_ticker import Ticker
+from streamapp.cli.ingesting import (
+    Command,
+    Ingestion,
+    common_options,
+    counted,
+    examples,
+    sentence,
+)
+from streamapp.receivers.live import LOG_BYTES, LiveReceiver, LiveSummary
 from streamapp.receivers.sockets import ListenReceiver, SocketReceiver
 
 __all__ = ["listen", "socket"]
 
-_WAL = click.option(
-    "--wal",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Keep what comes in here until it is published: a crash then loses none of it.",
-)
+_MIB = 1 << 20
+
+
+def _write_ahead_log(command: Command) -> Command:
+    """The options of what keeps lines from being lost."""
+    limit = click.option(
+        "--wal-limit",
+        "log_bytes",
+        metavar="MIB",
+        default=LOG_BYTES // _MIB,
+        show_default=True,
+        type=click.IntRange(min=1),
+        callback=lambda ctx, param, mebibytes: mebibytes * _MIB,
+        help="What the log may hold before senders are kept waiting.",
+    )
+    directory = click.option(
+        "--wal",
+        "log",
+        metavar="DIRECTORY",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Keep what comes in here until it is published: a crash then loses none of it.",
+    )
+    return directory(limit(command))
 
 
 class _Address(click.ParamType):
@@ -33,14 +58,15 @@ class _Address(click.ParamType):
         return host.strip("[]"), int(port)
 
 
-@click.command()
+@click.command(
+    short_help="Publish the lines of a connection that is made.",
+    epilog=examples("socket localhost:9999 --topic log-lines"),
+)
 @click.argument("address", metavar="HOST:PORT", type=_Address())
-@common_options
-@_WAL
+@common_options(name="socket:HOST:PORT")
+@_write_ahead_log
 @click.option("--once", is_flag=True, help="End when the other side closes the connection.")
-def socket(
-    address: tuple[str, int], session_timeout: float, as_json: bool, once: bool, **options: Any
-) -> None:
+def socket(address: tuple[str, int], ingestion: Ingestion, **options: Any) -> None:
     """Connect to HOST:PORT and publish the lines that come.
 
     Unreliable: what was received and not yet published is lost in a crash, unless --wal keeps it;
@@ -48,62 +74,43 @@ def socket(
     is made again.
     """
     host, port = address
-    ticker = Ticker(f"{host}:{port}")
-    _run(
-        SocketReceiver(host, port, once=once, on_progress=_telling(ticker), **_plain(options)),
-        session_timeout,
-        as_json,
-    )
+    _run(SocketReceiver(host, port, **options), f"{host}:{port}", ingestion)
 
 
-@click.command()
+@click.command(
+    short_help="Publish the lines of all who connect.",
+    epilog=examples("listen 9999 --topic log-lines --wal /var/lib/ingest --wal-limit 256"),
+)
 @click.argument("port", type=click.IntRange(0, 65_535))
-@common_options
-@_WAL
+@common_options(name="listen:PORT")
+@_write_ahead_log
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
     help="The address to listen on; 0.0.0.0 lets everybody in the network publish.",
 )
-def listen(port: int, session_timeout: float, as_json: bool, host: str, **options: Any) -> None:
+def listen(port: int, ingestion: Ingestion, **options: Any) -> None:
     """Listen on PORT and publish the lines that everybody sends who connects.
 
     Unreliable: what was received and not yet published is lost in a crash, unless --wal keeps it. A
     sender that closes its side of the connection and then reads its end knows that its lines are
     safe; one that sees it reset does not.
     """
-    ticker = Ticker(f"port {port}")
-    _run(
-        ListenReceiver(port, host=host, on_progress=_telling(ticker), **_plain(options)),
-        session_timeout,
-        as_json,
-    )
+    _run(ListenReceiver(port, **options), f"port {port}", ingestion)
 
 
-def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    log = options.pop("wal")
-    return {**options, "log": log}
-
-
-def _telling(ticker: Ticker) -> Any:
-    return lambda summary: ticker(summary.lines)
-
-
-def _run(receiver: LiveReceiver, session_timeout: float, as_json: bool) -> None:
-    log_to_stderr(logging.INFO)
+def _run(receiver: LiveReceiver, source: str, ingestion: Ingestion) -> None:
     click.echo(f"{receiver.summary.source} is an unreliable source: {receiver.promise}", err=True)
-    run_as_owner(receiver, session_timeout)
-    tell(receiver.summary, _sentence(receiver.summary), as_json)
+    ticker = Ticker(source, lambda: receiver.status, lag="bytes of the log to go")
+    ingestion.run(receiver, receiver.summary, _sentence, ticker, verbose=True)
 
 
 def _sentence(summary: LiveSummary) -> str:
-    parts = [f"{summary.lines:,} lines of {summary.source} published to {summary.topic}"]
-    parts.append(f"from {summary.connections:,} connections")
-    if summary.oversized:
-        parts.append(f"{summary.oversized:,} too long and sent to {summary.topic}-dead-letters")
-    if summary.cut:
-        parts.append(f"{summary.cut:,} left out, cut by connections that broke")
-    if summary.seconds:
-        parts.append(f"{summary.lines / summary.seconds:,.0f} a second")
-    return ", ".join(parts)
+    return sentence(
+        f"{summary.lines:,} lines of {summary.source} published to {summary.topic}",
+        f"from {summary.connections:,} connections",
+        counted(summary.oversized, f"too long and sent to {summary.topic}-dead-letters"),
+        counted(summary.cut, "left out, cut by connections that broke"),
+        f"{summary.lines / summary.seconds:,.0f} a second" if summary.seconds else "",
+    )

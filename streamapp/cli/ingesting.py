@@ -1,17 +1,18 @@
-"""What the commands of `streamapp ingest` share: options, signals, and a line of progress."""
+"""What the commands of `streamapp ingest` share: options, running until a signal, summing up."""
 
 import asyncio
+import functools
 import json
 import logging
 import signal
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 import msgspec
-from rich.console import Console
 
+from streamapp.cli.ingest_ticker import CLEAR_LINE, Ticker, on_terminal
 from streamapp.cli.troubles import trouble_of_receiver
 from streamapp.errors import StreamappError
 from streamapp.pulse import beating
@@ -19,7 +20,7 @@ from streamapp.receivers.errors import SourceError
 from streamapp.receivers.ownership import SESSION_TIMEOUT, Ownership
 from streamapp.receivers.receiver import Receiver
 
-__all__ = ["Ticker", "common_options", "log_to_stderr", "run_as_owner", "stoppable", "tell"]
+__all__ = ["Ingestion", "common_options", "counted", "examples", "following", "paced", "sentence"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Result = TypeVar("Result")
@@ -27,120 +28,171 @@ Result = TypeVar("Result")
 GRACE = 10.0
 """Seconds after a signal within which what was read has to be committed."""
 
-_OPTIONS = (
-    click.option("--topic", "-t", required=True, help="Where the lines go."),
-    click.option(
-        "--bootstrap",
-        "-b",
-        default="localhost:9092",
-        show_default=True,
-        help="The broker's address.",
-    ),
-    click.option("--name", help="Keeps the position, and is run by one process at a time."),
-    click.option(
-        "--partitions",
-        default=4,
-        show_default=True,
-        type=click.IntRange(min=1),
-        help="Of the topic, if it has to be created.",
-    ),
-    click.option(
-        "--session-timeout",
-        default=SESSION_TIMEOUT,
-        show_default=True,
+following = click.option("--follow", "-f", is_flag=True, help="Wait for more, without an end.")
+
+
+def paced(default: float | None, what: str) -> Callable[[Command], Command]:
+    """The option `--rate`, of so many a second; `what` tells it to people."""
+    return click.option(
+        "--rate",
+        default=default,
+        show_default=default is not None,
         type=click.FloatRange(min=0, min_open=True),
-        help="Seconds after which a dead process is replaced by one that waits.",
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print a summary as one JSON object."),
-)
+        help=what,
+    )
 
 
-def common_options(command: Command) -> Command:
-    """Add what every source takes."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def examples(*commands: str) -> str:
+    """The end of a command's help."""
+    return "\b\nExamples:\n" + "\n".join(f"    streamapp ingest {command}" for command in commands)
 
 
-def log_to_stderr(level: int = logging.WARNING) -> None:
+def common_options(
+    *, name: str, topic: str | None = None, default_name: str | None = None
+) -> Callable[[Command], Callable[..., Any]]:
+    """Add what every source takes.
+
+    The command is called with `topic`, `bootstrap`, `name` and `partitions`, as receivers are, and
+    with the `Ingestion` that runs them.
+
+    Args:
+        name: what the name is when none is given, for the help.
+        topic: where records go when no topic is given; without it the option is required.
+        default_name: the name when none is given; otherwise that is for the receiver to say.
+    """
+    # To click even None is a default, and what has a default is not required.
+    given: dict[str, Any] = (
+        {"required": True} if topic is None else {"default": topic, "show_default": True}
+    )
+    options = (
+        click.option("--topic", "-t", **given, help="Where the records go."),
+        click.option(
+            "--bootstrap",
+            "-b",
+            default="localhost:9092",
+            show_default=True,
+            help="The broker's address.",
+        ),
+        click.option(
+            "--name",
+            default=default_name,
+            help="Keeps the position, and is run by one process at a time; others wait."
+            f"  [default: {name}]",
+        ),
+        click.option(
+            "--partitions",
+            default=4,
+            show_default=True,
+            type=click.IntRange(min=1),
+            help="Of the topic, if it has to be created.",
+        ),
+        click.option(
+            "--session-timeout",
+            default=SESSION_TIMEOUT,
+            show_default=True,
+            type=click.FloatRange(min=0, min_open=True),
+            help="Seconds after which a dead process is replaced by one that waits.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print a summary as one JSON object."),
+    )
+
+    def add(command: Command) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def called(*, session_timeout: float, as_json: bool, **arguments: Any) -> Any:
+            return command(ingestion=Ingestion(session_timeout, as_json), **arguments)
+
+        for option in reversed(options):
+            called = option(called)
+        return called
+
+    return add
+
+
+@dataclass(frozen=True, slots=True)
+class Ingestion:
+    """How a receiver is run from the command line.
+
+    session_timeout: seconds after which a dead process is replaced by one that waits.
+    as_json: whether the summary is for a program.
+    """
+
+    session_timeout: float
+    as_json: bool
+
+    def run(
+        self,
+        receiver: Receiver[Any, Result],
+        summary: Result,
+        sentence: Callable[[Result], str],
+        ticker: Ticker,
+        *,
+        verbose: bool = False,
+    ) -> None:
+        """Receive for as long as it is this process's turn, until the end or a signal; sum up.
+
+        Args:
+            receiver: is supervised.
+            summary: what it has done in the end.
+            sentence: tells a summary to people.
+            ticker: shows progress.
+            verbose: whether to show what is no warning.
+
+        Raises:
+            StreamappError: it failed, or was ended before all that it had read was committed.
+        """
+        log_to_stderr(logging.INFO if verbose else logging.WARNING)
+        try:
+            asyncio.run(self._run(receiver, ticker))
+        except OSError as error:
+            raise SourceError(f"{receiver.name}: {error}") from error
+        if self.as_json:
+            click.echo(json.dumps(msgspec.to_builtins(summary)))
+        else:
+            click.echo(sentence(summary), err=True)
+
+    async def _run(self, receiver: Receiver[Any, Any], ticker: Ticker) -> None:
+        """A signal stops the receiver well, a second one or `GRACE` seconds at once."""
+        ownership = Ownership(
+            receiver.bootstrap, receiver.topic, receiver.name, session_timeout=self.session_timeout
+        )
+        running = asyncio.ensure_future(receiver.supervised(ownership=ownership))
+        loop = asyncio.get_running_loop()
+
+        def interrupted() -> None:
+            if receiver.stopping:
+                running.cancel()
+            else:
+                receiver.stop()
+                loop.call_later(GRACE, running.cancel)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupted)
+        try:
+            async with ticker.ticking(), beating(trouble_of_receiver(receiver)):
+                await running
+        except asyncio.CancelledError:
+            raise StreamappError(
+                "stopped before the broker had confirmed what was read last: it is published, or"
+                " will be when this is started again; nothing is lost or repeated"
+                if receiver.reliable
+                else "stopped before the broker had confirmed what was read last: nobody knows"
+                " whether it is published"
+            ) from None
+
+
+def log_to_stderr(level: int) -> None:
     """Our own messages, in one line each; what aiokafka has to say is in them already."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    before = CLEAR_LINE if on_terminal() else ""
+    logging.basicConfig(format=f"{before}%(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("streamapp").setLevel(level)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
-async def stoppable(receiver: Receiver[Any, Any], running: asyncio.Future[Result]) -> Result:
-    """Run until the end; a signal stops it well, a second one or `GRACE` seconds at once."""
-    loop = asyncio.get_running_loop()
-
-    def interrupted() -> None:
-        if receiver.stopping:
-            running.cancel()
-        else:
-            receiver.stop()
-            loop.call_later(GRACE, running.cancel)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupted)
-    try:
-        async with beating(trouble_of_receiver(receiver)):
-            return await running
-    except asyncio.CancelledError:
-        raise StreamappError(
-            "stopped before the broker had confirmed what was read last: it is published, or will"
-            " be when this is started again; nothing is lost or repeated"
-            if receiver.reliable
-            else "stopped before the broker had confirmed what was read last: nobody knows whether"
-            " it is published"
-        ) from None
+def counted(count: int, what: str) -> str:
+    """A part of a sentence, which is left out when it counts nothing."""
+    return f"{count:,} {what}" if count else ""
 
 
-def run_as_owner(receiver: Receiver[Any, Result], session_timeout: float) -> Result | None:
-    """Run a receiver under supervision for as long as it is its turn, until its end or a signal."""
-
-    async def run() -> Result | None:
-        ownership = Ownership(
-            receiver.bootstrap, receiver.topic, receiver.name, session_timeout=session_timeout
-        )
-        return await stoppable(
-            receiver, asyncio.ensure_future(receiver.supervised(ownership=ownership))
-        )
-
-    try:
-        return asyncio.run(run())
-    except OSError as error:
-        raise SourceError(f"{receiver.name}: {error}") from error
-
-
-def tell(summary: msgspec.Struct | object, sentence: str, as_json: bool) -> None:
-    """Sum up: for a program on standard output, for people on standard error."""
-    if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(summary)))
-    else:
-        click.echo(sentence, err=True)
-
-
-class Ticker:
-    """A line of progress: rewritten on a terminal, elsewhere a new one every ten seconds.
-
-    Args:
-        source: what the line begins with.
-        clock: tells seconds.
-    """
-
-    def __init__(self, source: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._source = source
-        self._clock = clock
-        self._terminal = Console(stderr=True).is_terminal
-        self._every = 0.2 if self._terminal else 10.0
-        self._started = self._told = clock()
-
-    def __call__(self, lines: int, more: str = "") -> None:
-        """Tell how many lines were published, if it is time to."""
-        now = self._clock()
-        if now - self._told < self._every:
-            return
-        self._told = now
-        rate = lines / (now - self._started)
-        line = f"{self._source}: {lines:,} lines, {rate:,.0f} lines a second{more}"
-        click.echo(f"\r{line}\x1b[K" if self._terminal else line, err=True, nl=not self._terminal)
+def sentence(*parts: str) -> str:
+    """A summary for people, of the parts that say something."""
+    return ", ".join(filter(None, parts))

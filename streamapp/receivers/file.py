@@ -142,7 +142,7 @@ class FileReceiver(Receiver[FilePosition, Summary]):
         self._pace = Pace(rate, self._clock)
         self._most = batch_lines if rate is None else max(1, min(batch_lines, int(rate * LINGER)))
         self._on_progress = on_progress
-        self._summary: Summary | None = None
+        self.summary = Summary(str(self.path), topic, self.name)
 
     def check(self) -> None:
         """Without `follow` the file has to be there."""
@@ -161,24 +161,18 @@ class FileReceiver(Receiver[FilePosition, Summary]):
         try:
             return await super().run()
         finally:
-            if self._summary is not None:
-                self._summary.seconds += self._clock.monotonic() - started
+            self.summary.seconds += self._clock.monotonic() - started
 
     async def receive(self, publisher: PositionedPublisher[FilePosition]) -> Summary:
         """Publish from the position on; the summary covers all lives of this receiver."""
         with FileTail(
             self.path, publisher.position, follow=self._follow, limit=publisher.max_record_bytes
         ) as tail:
-            if self._summary is None:
-                self._summary = Summary(
-                    str(self.path),
-                    self.topic,
-                    self.name,
-                    resumed_at=tail.offset,
-                    position=publisher.position,
-                )
-            await self._publish(tail, publisher, self._summary)
-        return self._summary
+            summary = self.summary
+            if summary.position is None:
+                summary.resumed_at, summary.position = tail.offset, publisher.position
+            await self._publish(tail, publisher, summary)
+        return summary
 
     async def _publish(
         self, tail: FileTail, publisher: PositionedPublisher[FilePosition], summary: Summary

@@ -139,9 +139,18 @@ class Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
             aiokafka.errors.KafkaError: the group refuses this member.
         """
         assert self._consumer is not None
-        while not self.owned:
-            # There is nothing to be fetched; a consumer tells its errors to whoever fetches.
-            await self._consumer.getmany(timeout_ms=_CHECK_MS)
+        owned = asyncio.ensure_future(self._owned.wait())
+        try:
+            while not self.owned:
+                # There is nothing to be fetched; a consumer tells its errors to whoever fetches.
+                fetching = asyncio.ensure_future(self._consumer.getmany(timeout_ms=_CHECK_MS))
+                await asyncio.wait({owned, fetching}, return_when=asyncio.FIRST_COMPLETED)
+                fetching.cancel()
+                await asyncio.wait({fetching})
+                if not fetching.cancelled():
+                    fetching.result()
+        finally:
+            owned.cancel()
 
     async def hold(self, run: Callable[[], Awaitable[Result]]) -> Result:
         """Run for as long as this is the owner.

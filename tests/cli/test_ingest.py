@@ -1,4 +1,4 @@
-"""`streamapp ingest file`: options, messages and exit codes."""
+"""`streamapp ingest`: options, messages and exit codes; most of all of `ingest file`."""
 
 import asyncio
 import json
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from streamapp.cli.ingest import _Lines, _sentence
+from streamapp.cli.ingest_file import _sentence
 from streamapp.cli.root import command_line
-from streamapp.receivers.file import Progress, Summary
+from streamapp.receivers.file import Summary
 from tests.brokers import BrokerUnderTest
 
 
@@ -27,11 +27,23 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
+SOURCES = ("dir", "file", "listen", "replay", "sample", "socket", "tweets")
+
+
 def test_help_says_what_it_promises():
     result = run("file", "--help")
     assert result.exit_code == 0
     assert "exactly once" in result.output
-    assert "file" in run("--help").output
+    assert "Exit codes" in run("--help").output
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_all_take_the_same_and_show_how_they_are_called(source: str):
+    result = run(source, "--help")
+    options = "--topic --bootstrap --name --partitions --session-timeout --json"
+    assert [option for option in options.split() if option not in result.output] == []
+    assert f"Examples:\n      streamapp ingest {source} " in result.output
+    assert source in run("--help").output
 
 
 def test_a_file_is_published_and_summed_up(kafka: BrokerUnderTest, log: Path):
@@ -59,7 +71,7 @@ def test_without_a_broker_it_says_what_to_do(log: Path, unused_tcp_port: int):
     )
 
 
-def test_without_a_file_it_says_so(tmp_path: Path):
+def test_without_a_file_it_says_so_before_it_asks_a_broker(tmp_path: Path):
     result = run("file", tmp_path / "nothing", "-t", "any")
     assert result.exit_code == 1
     assert "there is no file" in result.stderr
@@ -107,17 +119,6 @@ async def test_a_second_signal_ends_it_at_once(log: Path):
     assert (process.returncode, errors.count("\n")) == (1, 1), errors
     assert "nothing is lost or repeated" in errors
     server.close()
-
-
-def test_progress_in_a_log_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]):
-    now = 0.0
-    lines = _Lines(Path("app.log"), clock=lambda: now)
-    for now in (1.0, 9.0, 10.0, 15.0, 20.0):
-        lines(Progress(lines=int(now) * 1000, size=int(now) * 50_000, lag=7, total=10))
-    assert capsys.readouterr().err.splitlines() == [
-        "app.log: 10,000 lines, 500,000 bytes, 1,000 lines a second, 7 bytes to go",
-        "app.log: 20,000 lines, 1,000,000 bytes, 1,000 lines a second, 7 bytes to go",
-    ]
 
 
 def test_the_sentence_at_the_end_leaves_out_what_did_not_happen():

@@ -4,12 +4,13 @@ import json
 import socketserver
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from streamapp.cli.ingesting import Ticker
 from streamapp.cli.root import command_line
+from streamapp.receivers.live import _LogWriter
 from tests.brokers import BrokerUnderTest
 
 
@@ -58,6 +59,23 @@ def test_the_summary_is_one_json_object(kafka: BrokerUnderTest, talking: str):
     assert (summary["lines"], summary["connections"]) == (2, 1)
 
 
+def test_the_bound_of_the_log_is_given_in_mebibytes(
+    kafka: BrokerUnderTest, talking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    bounds = []
+    room = _LogWriter.room
+
+    async def spied(self: _LogWriter, most: int) -> None:
+        bounds.append(most)
+        await room(self, most)
+
+    monkeypatch.setattr(_LogWriter, "room", spied)
+    arguments = ["socket", talking, "-t", kafka.topic("lines"), "-b", kafka.bootstrap, "--once"]
+    result = run(*arguments, "--wal", tmp_path, "--wal-limit", 3)
+    assert result.exit_code == 0, result.output
+    assert bounds == [3 << 20]
+
+
 def test_without_a_broker_it_says_what_to_do(unused_tcp_port: int):
     result = run("listen", 0, "-t", "any", "-b", f"127.0.0.1:{unused_tcp_port}")
     assert result.exit_code == 1
@@ -71,20 +89,10 @@ def test_without_a_broker_it_says_what_to_do(unused_tcp_port: int):
         (["socket", "here:99999", "-t", "any"], "is not HOST:PORT"),
         (["listen", "70000", "-t", "any"], "PORT"),
         (["listen", "7000"], "Missing option '--topic'"),
+        (["listen", "7000", "-t", "any", "--wal-limit", "0"], "--wal-limit"),
     ],
 )
 def test_a_wrong_call_is_a_usage_error(arguments: list[str], complaint: str):
     result = run(*arguments)
     assert result.exit_code == 2
     assert complaint in result.stderr
-
-
-def test_progress_is_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]):
-    now = 0.0
-    ticker = Ticker("port 7", clock=lambda: now)
-    for now in (1.0, 10.0, 12.0, 20.0):
-        ticker(int(now) * 100)
-    assert capsys.readouterr().err.splitlines() == [
-        "port 7: 1,000 lines, 100 lines a second",
-        "port 7: 2,000 lines, 100 lines a second",
-    ]

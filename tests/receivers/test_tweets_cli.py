@@ -25,40 +25,10 @@ from tests.receivers.tweets import RULES, api_of, published_ids
 from tests.x_api import TOKEN, FakeX, LoopClock
 
 
-@dataclass(frozen=True, slots=True)
-class X:
-    """A fake on the real clock, in a thread of its own, and the environment that leads to it."""
-
-    fake: FakeX
-    environment: dict[str, str]
-
-
 @pytest.fixture
 def x(tmp_path: Path) -> Iterator[X]:
-    ready, ended = threading.Event(), threading.Event()
-    found: list[X] = []
-
-    async def serve() -> None:
-        start = datetime.now(UTC)
-        tweets = list(generate(60, start=start + timedelta(seconds=5), rate=8.0))
-        async with FakeX(tweets, LoopClock(start.timestamp())) as fake:
-            api = api_of(fake, tmp_path)
-            environment = {
-                "STREAMAPP_X_HOST": str(api.host),
-                "STREAMAPP_X_CA": str(api.authority),
-                "STREAMAPP_X_BEARER_TOKEN": TOKEN,
-            }
-            found.append(X(fake, environment))
-            ready.set()
-            while not ended.is_set():  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    assert ready.wait(30)
-    yield found[0]
-    ended.set()
-    thread.join()
+    with serving(tmp_path) as x:
+        yield x
 
 
 def ingest(*arguments: str, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
@@ -93,11 +63,13 @@ def test_two_kinds_of_rules_are_a_usage_error(tmp_path: Path):
     assert "--rules replaces them" in errors
 
 
-def test_a_token_that_is_wrong_is_named_by_its_source(x: X, tmp_path: Path):
+def test_a_token_that_is_wrong_is_named_by_its_source(kafka: BrokerUnderTest, x: X, tmp_path: Path):
     path = tmp_path / "token"
     path.write_text("wrong-secret")
     code, output, errors = ingest(
-        "tweets", "--token-file", str(path), "--rule", "python", environment=x.environment
+        *("tweets", "--topic", kafka.topic("tweets"), "--bootstrap", kafka.bootstrap),
+        *("--token-file", str(path), "--rule", "python"),
+        environment=x.environment,
     )
     assert code == 1
     assert f"does not accept the bearer token from file {path}" in errors
