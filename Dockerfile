@@ -11,7 +11,7 @@ RUN /venv/bin/pip install --no-cache-dir --disable-pip-version-check --constrain
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home streamapp \
-    && install --directory --owner streamapp /state /samples
+    && install --directory --owner streamapp /state
 COPY --from=build /venv /venv
 WORKDIR /app
 COPY agents agents

@@ -4,25 +4,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from streamapp.sample_tweets import generate
 from tests.brokers import BrokerUnderTest
 from tests.polling import eventually
-from tests.receivers.tweets import RULES, api_of, published_ids
-from tests.x_api import TOKEN, FakeX, LoopClock
+from tests.receivers.tweets import RULES, published_ids
+from tests.x_api import TOKEN
+from tests.x_api.beside import X, serving
 
 
 @pytest.fixture

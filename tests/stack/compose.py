@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,30 +50,41 @@ def services(variables: Mapping[str, str] | None = None) -> dict[str, dict[str, 
 class Service:
     """A service's own command line and environment, as a process of this machine.
 
-    A container's directories become the test's: `mounts` says which. What the command names is
-    found beside this Python, as in the image.
+    A container's directories become directories of the test's. What a command names is found beside
+    this Python, as in the image.
     """
 
     def __init__(
-        self, name: str, definition: Mapping[str, Any], mounts: Mapping[str, Path], logs: Path
+        self, name: str, definition: Mapping[str, Any], directory: Path, given: Mapping[str, str]
     ) -> None:
         self.name = name
-        self.log = logs / f"{name}.log"
-        self._mounts = {
-            target: mounts[source]
-            for source, target in (volume.split(":")[:2] for volume in definition["volumes"])
-        }
-        program, *arguments = definition["command"]
-        self._command = [str(Path(sys.executable).parent / program), *map(self._placed, arguments)]
+        self.log = directory / f"{name}.log"
+        volumes = dict(volume.split(":")[:2] for volume in definition.get("volumes", ()))
+        mounts = {target: directory / source for source, target in volumes.items()}
+        mounts |= {target: directory / f"{name}{target}" for target in definition["tmpfs"]}
+        for mount in mounts.values():
+            mount.mkdir(parents=True)
+        self._mounts = mounts
+        self._command = self._installed(definition["command"])
+        self._check = definition["healthcheck"]
         image = {"STREAMAPP_STATE": "/state", "PYTHONPATH": str(CHECKOUT)}
-        given = {**image, **definition.get("environment", {})}
+        ours = {**image, **definition["environment"]}
         inherited = {name: value for name, value in os.environ.items() if "STREAMAPP" not in name}
-        self._environment = inherited | {key: self._placed(value) for key, value in given.items()}
+        self._environment = {
+            **inherited,
+            **{key: self._placed(value) for key, value in ours.items()},
+            **given,
+        }
         self._process: subprocess.Popen[bytes] | None = None
+
+    def _installed(self, command: Sequence[str]) -> list[str]:
+        program, *arguments = command
+        return [str(Path(sys.executable).parent / program), *map(self._placed, arguments)]
 
     def _placed(self, text: str) -> str:
         for target, source in self._mounts.items():
-            text = re.sub(rf"^{target}(?=/|$)", str(source), text)
+            if text == target or text.startswith(f"{target}/"):
+                return f"{source}{text.removeprefix(target)}"
         return text
 
     def start(self) -> None:
@@ -100,6 +111,16 @@ class Service:
             f"{self.name} has ended:\n{self.log.read_text(errors='replace')[-3000:]}"
         )
 
+    @property
+    def healthy(self) -> bool:
+        """What its health check says."""
+        kind, *command = self._check["test"]
+        assert kind == "CMD"
+        done = subprocess.run(
+            self._installed(command), env=self._environment, cwd=CHECKOUT, capture_output=True
+        )
+        return done.returncode == 0
+
     def wait(self, timeout: float = 60.0) -> int:
         """Return its exit code."""
         assert self._process is not None
@@ -113,20 +134,29 @@ class Service:
 
 
 class Stack:
-    """The services of the application, on a broker of the test's; a context that ends them all."""
+    """The services of the application, on a broker of the test's; a context that ends them all.
 
-    def __init__(self, bootstrap: str, directory: Path, **variables: str) -> None:
+    Args:
+        bootstrap: the broker's address.
+        directory: for everything that the services keep.
+        environment: for each service, beside what the compose file gives it.
+        variables: as of the environment of `docker compose`.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        directory: Path,
+        environment: Mapping[str, str] | None = None,
+        **variables: str,
+    ) -> None:
         addresses = bootstrap.split(",")
         variables |= {
             "BOOTSTRAP": bootstrap,
             "BROKER": ";".join(f"kafka://{address}" for address in addresses),
         }
-        self.samples = directory / "samples"
-        mounts = {volume: directory / volume for volume in ("samples", "state-ada", "state-bob")}
-        for mount in mounts.values():
-            mount.mkdir()
         self.services = {
-            name: Service(name, definition, mounts, directory)
+            name: Service(name, definition, directory, environment or {})
             for name, definition in services(variables).items()
             if definition["image"] == "streamapp"
         }

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from streamapp import App
+from streamapp.demo.stack import ingester
 from tests.stack.compose import CHECKOUT, CLUSTER, COMPOSE_FILE, env_file, services
 
 DOCKERFILE = CHECKOUT / "Dockerfile"
@@ -32,7 +33,8 @@ def test_kafka_is_the_official_image_in_kraft_mode_with_a_health_check_and_a_vol
         assert environment["KAFKA_PROCESS_ROLES"] == "broker,controller"
         assert environment["KAFKA_NODE_ID"] == str(number)
         assert environment["KAFKA_ADVERTISED_LISTENERS"] == f"PLAINTEXT://{name}:9092"
-        assert broker["healthcheck"]["test"][0] == "CMD"
+        command = broker["healthcheck"]["test"]
+        assert command[:2] == ["CMD", "/opt/kafka/bin/kafka-broker-api-versions.sh"]
         assert broker["volumes"] == [f"{name}:{environment['KAFKA_LOG_DIRS']}"]
         assert not any(isinstance(value, bool) for value in environment.values())
 
@@ -85,6 +87,43 @@ def test_containers_of_the_application_can_do_little() -> None:
     assert user == ["10001"]
 
 
+def test_all_but_the_one_that_ends_have_a_health_check() -> None:
+    """What the checks answer is seen in `test_services`."""
+    for name, service in services().items():
+        check = service["healthcheck"]
+        if name == "prepare":
+            assert check == {"disable": True}
+            continue
+        assert check.keys() == {"test", "interval", "timeout", "retries", "start_period"}
+        if name in APPLICATION:
+            assert check["test"] == ["CMD", "streamapp", "health"]
+            assert service["environment"]["STREAMAPP_PULSE"] == "/tmp/pulse"
+            assert "/tmp" in service["tmpfs"], "a new container begins without a pulse"
+
+
+def test_the_token_comes_from_the_callers_environment_and_is_on_no_command_line() -> None:
+    with_token = services({"STREAMAPP_X_BEARER_TOKEN": "of-a-test"})
+    holders = [name for name, service in with_token.items() if "of-a-test" in str(service)]
+    assert holders == ["ingest-tweets"]
+    service = with_token["ingest-tweets"]
+    assert service["environment"]["STREAMAPP_X_BEARER_TOKEN"] == "of-a-test"
+    assert "of-a-test" not in str(service["command"])
+    assert services()["ingest-tweets"]["environment"]["STREAMAPP_X_BEARER_TOKEN"] == ""
+
+
+@pytest.mark.parametrize(
+    ("environment", "source"),
+    [
+        ({}, "sample tweets --rate=9"),
+        ({"STREAMAPP_X_BEARER_TOKEN": ""}, "sample tweets --rate=9"),
+        ({"STREAMAPP_X_BEARER_TOKEN": "of-a-test"}, "tweets --rule=python lang:en"),
+    ],
+)
+def test_tweets_are_generated_without_a_token(environment: dict[str, str], source: str) -> None:
+    words = ingester("kafka:9092", "python lang:en", "9", environment)
+    assert " ".join(words) == f"ingest {source} --topic=tweets --bootstrap=kafka:9092"
+
+
 def test_each_worker_has_its_own_name_and_state() -> None:
     workers = [services()[name] for name in APPLICATION if name.startswith("worker-")]
     assert [worker["command"][-1] for worker in workers] == ["ada", "bob"]
@@ -92,13 +131,16 @@ def test_each_worker_has_its_own_name_and_state() -> None:
 
 
 def test_all_volumes_are_declared() -> None:
-    used = {volume.split(":")[0] for s in services().values() for volume in s["volumes"]}
+    each = [service.get("volumes", []) for service in services().values()]
+    used = {volume.split(":")[0] for volumes in each for volume in volumes}
     assert set(yaml.safe_load(COMPOSE_FILE.read_text())["volumes"]) == used
 
 
 @pytest.mark.parametrize("path", [COMPOSE_FILE, CLUSTER, DOCKERFILE], ids=lambda path: path.name)
 def test_there_is_no_secret_in_it(path: Path) -> None:
-    assert not re.search(r"(?i)(token|password|secret|api_?key)\s*[:=]\s*\S", path.read_text())
+    """Not even a name of one, but for what the caller's environment has, or nothing."""
+    text = re.sub(r'(\w+): "\$\{\1:-\}"', "", path.read_text())
+    assert not re.search(r"(?i)(token|password|secret|api_?key)\s*[:=]\s*\S", text)
 
 
 def test_the_image_is_built_of_what_is_let_in() -> None:
@@ -170,8 +212,9 @@ def test_the_image_can_be_built(tmp_path: Path) -> None:
     assert set(said.stdout.split()) >= {"count_errors", "count_words", "rank_tags"}
     for command in (
         ["faust", "-A", "streamapp", "worker", "--help"],
-        ["streamapp", "ingest", "file", "--help"],
-        ["python", "-c", "import streamapp.demo.stack"],
+        ["streamapp", "ingest", "sample", "--help"],
+        ["python", "-m", "streamapp.demo.stack", "tweets", "--help"],
+        ["streamapp", "health", "--help"],
     ):
         subprocess.run(command, env=environment, cwd=app, check=True, capture_output=True)
 

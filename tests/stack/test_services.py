@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 
 import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streamapp.sample_logs import generate as generate_log
-from streamapp.sample_tweets import Trend as Planted
-from streamapp.sample_tweets import generate
+from streamapp.receivers.sample import Kind, items
+from streamapp.sample_tweets import START
 from streamapp.tweets import Trends, decode_tweet
 from tests.agents.test_trends import ByHand
 from tests.brokers import admin_client
-from tests.kafka import KafkaServer
+from tests.kafka import KafkaServer, fetch_jars
 from tests.kafka.server import KafkaCluster
 from tests.polling import eventually
-from tests.stack.compose import Stack
+from tests.stack.compose import Service, Stack, services
+from tests.x_api.beside import serving
 
 pytestmark = [pytest.mark.broker, pytest.mark.kafka, pytest.mark.slow]
 
-LINES, TWEETS = 2_000, 3_000
-PLANTED = Planted("eclipse2026")
+LINES, TWEETS = 2_000, 1_000
 
 
 @pytest.fixture
@@ -58,57 +59,122 @@ async def read_committed(bootstrap: str, topic: str) -> list[tuple[bytes | None,
         await consumer.stop()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(500)
 async def test_killed_and_started_again_the_stack_loses_and_repeats_nothing(
     kafka: str, tmp_path: Path
 ) -> None:
-    with Stack(kafka, tmp_path, LINES_A_SECOND="200", TWEETS_A_SECOND="250") as stack:
-        lines = list(generate_log(LINES, 5))
-        found = list(generate(TWEETS, 5, rate=2.0, trend=PLANTED))
-        (stack.samples / "error.log").write_bytes(b"\n".join(lines) + b"\n")
-        encoded = [msgspec.json.encode(tweet) + b"\n" for tweet in found]
-        (stack.samples / "tweets.jsonl").write_bytes(b"".join(encoded))
-
-        stack["prepare"].start()
-        assert await asyncio.to_thread(stack["prepare"].wait) == 0
-        others = [service for name, service in stack.services.items() if name != "prepare"]
+    with Stack(kafka, tmp_path, LINES_A_SECOND="200", TWEETS_A_SECOND="100") as stack:
+        others = await started(stack)
         for service in others:
-            service.start()
+            await eventually(lambda: service.healthy, within=60)  # noqa: B023
 
         async def published(topic: str, least: int) -> bool:
             for service in others:
                 service.check()
             return len(await read_committed(kafka, topic)) >= least
 
-        await eventually(lambda: published("tweets", TWEETS // 3))
-        for name in ("worker-ada", "ingest-tweets"):
-            stack[name].kill()
-        for name in ("worker-ada", "ingest-tweets"):
-            stack[name].start()
         await eventually(lambda: published("tweets", TWEETS))
+        for name in ("worker-ada", "ingest-tweets", "ingest-log"):
+            stack[name].kill()
+        for name in ("worker-ada", "ingest-tweets", "ingest-log"):
+            stack[name].start()
+        await eventually(lambda: published("tweets", 3 * TWEETS))
         await eventually(lambda: published("log-lines", LINES))
 
-        expected = ByHand(found)
-        last_whole = max(decode_tweet(raw).time for raw in encoded) - 31_000
-        wanted = {key: n for key, n in expected.tweets.items() if key[1] <= last_whole}
-
-        async def ranked() -> dict[tuple[str, int], Trends] | None:
+        async def ranked() -> dict[tuple[str, int], int]:
             for service in others:
                 service.check()
             raw = [value for _, value in await read_committed(kafka, "trends")]
             trends = [msgspec.json.decode(value, type=Trends) for value in raw]
             by_window = {(each.scope, each.end): each for each in trends}
             assert len(by_window) == len(trends), "a window of a scope is published once"
-            return by_window if wanted.keys() <= by_window.keys() else None
+            return {window: each.tweets for window, each in by_window.items()}
 
-        trends = await eventually(ranked, within=120)
+        _, end = min(await eventually(ranked, within=200))
+        found = [value for _, value in await read_committed(kafka, "tweets")]
+        by_hand = ByHand(msgspec.json.decode(value) for value in found)
+        wanted = {key: number for key, number in by_hand.tweets.items() if key[1] == end}
 
-    ids = Counter(decode_tweet(value).id for _, value in await read_committed(kafka, "tweets"))
-    assert ids == Counter(tweet["data"]["id"] for tweet in found)
-    assert Counter(v for _, v in await read_committed(kafka, "log-lines")) == Counter(lines)
-    assert {key: trends[key].tweets for key in wanted} == wanted
-    assert any(each.rising and each.rising[0].tag == PLANTED.tag for each in trends.values())
+        async def all_ranked() -> bool:
+            trends = await ranked()
+            return {key: number for key, number in trends.items() if key[1] == end} == wanted
+
+        await eventually(all_ranked)
+        for service in others:
+            await eventually(lambda: service.healthy, within=60)  # noqa: B023
+
+    found.sort(key=lambda value: int(decode_tweet(value).id))
+    written = (item for number in count() for item in items(Kind.TWEETS, number, START, 100.0))
+    assert [decode_tweet(value).text for value in found] == [
+        decode_tweet(item.value).text for item in islice(written, len(found))
+    ]
     assert await read_committed(kafka, "error-windows")
+
+
+@pytest.mark.timeout(300)
+async def test_with_a_token_the_tweets_are_those_of_the_stream(kafka: str, tmp_path: Path) -> None:
+    """The rule is one that every tweet fits, and the fake is where X would be."""
+    with serving(tmp_path) as x:
+        token = x.environment.pop("STREAMAPP_X_BEARER_TOKEN")
+        with Stack(
+            kafka,
+            tmp_path,
+            x.environment,
+            X_RULE="-from_nobody",
+            STREAMAPP_X_BEARER_TOKEN=token,
+        ) as stack:
+            service = stack["ingest-tweets"]
+            await started(stack, "ingest-tweets")
+            await eventually(lambda: service.healthy, within=60)
+
+            async def there() -> bool:
+                service.check()
+                found = Counter([key for key, _ in await read_committed(kafka, "tweets")])
+                assert set(found.values()) <= {1}
+                ids = {(key or b"").decode() for key in found}
+                return x.fake.done.is_set() and ids == x.fake.searchable()
+
+            await eventually(there)
+            service.kill()
+            assert token not in service.log.read_text()
+
+
+async def started(stack: Stack, *names: str) -> list[Service]:
+    """Let the stack prepare, and start the services; all of them if none is named."""
+    stack["prepare"].start()
+    assert await asyncio.to_thread(stack["prepare"].wait) == 0
+    others = [stack[name] for name in names or stack.services if name != "prepare"]
+    for service in others:
+        service.start()
+    return others
+
+
+async def test_the_health_check_of_kafka_asks_the_broker(
+    tmp_path: Path, apache_installed: None
+) -> None:
+    """The script of the image runs this class."""
+    check = services()["kafka"]["healthcheck"]
+    _, script, option, address = check["test"]
+    assert script.endswith("/kafka-broker-api-versions.sh")
+    assert (option, address) == ("--bootstrap-server", "localhost:9092")
+    command = ["java", "-Xmx128m", "-cp", f"{fetch_jars()}/*"]
+    command.append("org.apache.kafka.tools.BrokerApiVersionsCommand")
+
+    def healthy(server: KafkaServer) -> bool:
+        try:
+            done = subprocess.run(
+                [*command, option, server.bootstrap],
+                capture_output=True,
+                timeout=float(check["timeout"].removesuffix("s")),
+            )
+        except subprocess.TimeoutExpired:
+            return False
+        return done.returncode == 0
+
+    with KafkaServer(tmp_path / "kafka") as server:
+        await eventually(lambda: asyncio.to_thread(healthy, server), within=60)
+        server.kill()
+        assert not await asyncio.to_thread(healthy, server)
 
 
 @pytest.mark.timeout(300)
