@@ -10,19 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from streamapp.demo.errors import DemoError
-from streamapp.demo.samples import write_sample_log, write_sample_tweets
 
 __all__ = ["Folder", "shown"]
 
-_SAMPLE = "sample.log"
-_TWEETS = "tweets.jsonl"
-
 
 class Folder:
-    """A directory that holds one demo: of a generated sample, or of a log of the user's.
-
-    It begins as what the first `claim` makes of it, and stays the demo of that log.
-    """
+    """A directory that holds one demo: it begins as what the first `claim` makes of it, and stays it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -32,12 +25,12 @@ class Folder:
         self.state = path / "state"
         #: Faust's own directory.
         self.faust = path / "faust"
-        self.sample = path / _SAMPLE
-        self.tweets = path / _TWEETS
+        self.sample = path / "sample.log"
+        self.tweets = path / "tweets.jsonl"
         self.worker_log = path / "worker.log"
         #: What broker and receiver have to say.
         self.demo_log = path / "demo.log"
-        #: Names the log that this is a demo of; locked while the demo runs.
+        #: Names what this is a demo of; locked while the demo runs.
         self._owner = path / "demo.lock"
 
     @property
@@ -46,11 +39,11 @@ class Folder:
         return self.broker.exists()
 
     @contextmanager
-    def claim(self, log: Path | None, *, tweets: bool = False) -> Iterator[None]:
-        """Hold the directory for a demo of `log`, or of the sample log, or of sample tweets.
+    def claim(self, name: str) -> Iterator[None]:
+        """Hold the directory for the demo of what has this name.
 
         Raises:
-            DemoError: a demo is running in it, or it is the demo of another log.
+            DemoError: a demo is running in it, or it is the demo of something else.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with self._owner.open("a+") as owner:
@@ -63,8 +56,6 @@ class Folder:
                 ) from None
             owner.seek(0)
             before = owner.read().strip()
-            sample = _TWEETS if tweets else _SAMPLE
-            name = sample if log is None else str(log.resolve())
             if before and before != name and self.used:
                 raise DemoError(
                     f"{shown(self.path)} holds the demo of {before}: begin anew with --fresh, or keep"
@@ -94,14 +85,6 @@ class Folder:
             for file in (self.sample, self.tweets, self.worker_log, self.demo_log):
                 file.unlink(missing_ok=True)
             owner.truncate(0)
-
-    def write_sample(self) -> bool:
-        """Write the sample log unless it is there; return whether that was needed."""
-        return write_sample_log(self.sample)
-
-    def write_tweets(self) -> bool:
-        """Write the sample tweets unless they are there; return whether that was needed."""
-        return write_sample_tweets(self.tweets)
 
 
 def shown(path: Path) -> str:

@@ -11,7 +11,6 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from streamapp.demo.errors import DemoError
 from streamapp.demo.tally import Tally
-from streamapp.demo.tweet_tally import TweetTally
 
 __all__ = ["Observer"]
 
@@ -25,7 +24,7 @@ class Observer:
         await observer.find_topics()
     """
 
-    def __init__(self, bootstrap: str, tally: Tally | TweetTally) -> None:
+    def __init__(self, bootstrap: str, tally: Tally) -> None:
         self._tally = tally
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,

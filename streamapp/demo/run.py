@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 
 from streamapp.broker import Broker
 from streamapp.demo.folder import Folder, shown
+from streamapp.demo.jobs import Job
 from streamapp.demo.observer import Observer
-from streamapp.demo.pulse import Pulse
-from streamapp.demo.screen import Screen, export_svg
-from streamapp.demo.summary import Summary, TweetSummary
-from streamapp.demo.tally import LINES, Tally
-from streamapp.demo.tweet_screen import TweetScreen
-from streamapp.demo.tweet_tally import TWEETS, TweetTally
+from streamapp.demo.screen import export_svg
+from streamapp.demo.summary import Start, Summary
 from streamapp.demo.view import View
 from streamapp.demo.worker import COMMAND, Worker
-from streamapp.receivers.file import FileReceiver
 from streamapp.receivers.positions import COMPACTED, read_committed
+from streamapp.receivers.receiver import Receiver
 from streamapp.receivers.topics import TopicSpec, ensure_topics, positions_of
 
 __all__ = ["Demo", "Options"]
 
 PARTITIONS: Final = 4
-
-SAMPLE_RATE: Final = 200.0
-"""Lines or tweets a second of a sample: half an hour of a server's life in a minute."""
-
-_TWEET_ID: Final = re.compile(rb'^\{"data":\{"id":"([0-9]+)"')
-"""The key of a sample's tweet."""
 
 _RECEIVER = "demo"
 _FRAME_SECONDS = 0.25
@@ -49,50 +39,17 @@ class Options:
 
     Attributes:
         folder: where it keeps everything; claimed.
-        log: the log; None is a generated sample in the folder.
-        tweets: whether it is generated tweets instead of a log.
-        rate: lines or tweets a second; 0 is as many as go, None too but for the sample.
+        job: what it is of.
         seconds: after which it ends, counted from when the view starts.
-        until_done: whether it ends when all of the log is counted.
+        until_done: whether it ends when all that the source holds is counted.
         svg: where an image of the last view goes.
     """
 
     folder: Folder
-    log: Path | None = None
-    tweets: bool = False
-    rate: float | None = None
+    job: Job
     seconds: float | None = None
     until_done: bool = False
     svg: Path | None = None
-
-    @property
-    def path(self) -> Path:
-        """The log, whosever it is, or the tweets."""
-        if self.tweets:
-            return self.folder.tweets
-        return self.folder.sample if self.log is None else self.log
-
-    @property
-    def topic(self) -> str:
-        """Where it is published."""
-        return TWEETS if self.tweets else LINES
-
-    @property
-    def what(self) -> str:
-        """What is in it, for reading."""
-        return "tweets" if self.tweets else "lines"
-
-    @property
-    def source(self) -> str:
-        """What it is, for reading."""
-        return "sample" if self.tweets else "log"
-
-    @property
-    def pace(self) -> float | None:
-        """Lines a second, or None for as many as go."""
-        if self.rate is None:
-            return SAMPLE_RATE if self.log is None else None
-        return self.rate or None
 
 
 class Demo:
@@ -105,14 +62,14 @@ class Demo:
 
     def __init__(self, options: Options, console: Console) -> None:
         self._options = options
+        self._job = options.job
         self._console = console
-        self._tally: Tally | TweetTally = TweetTally() if options.tweets else Tally()
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
         self._resumed_from = 0
         self._done = False
 
-    async def run(self) -> Summary | TweetSummary:
+    async def run(self) -> Summary:
         """Run until all is done, until the time is over, or until a signal asks to stop.
 
         Raises:
@@ -120,7 +77,8 @@ class Demo:
         """
         folder = self._options.folder
         with self._signals():
-            self._write_sample()
+            if made := self._job.prepare():
+                self._say(made)
             async with Broker(0, folder.broker) as broker:
                 self._say(f"Embedded broker: {broker.bootstrap}, journal in {shown(folder.broker)}")
                 await self._prepare(broker.bootstrap)
@@ -131,26 +89,13 @@ class Demo:
                         f"Worker: {COMMAND}, process {worker.pid},"
                         f" log in {shown(folder.worker_log)}"
                     )
-                    async with Observer(broker.bootstrap, self._tally) as observer:
+                    async with Observer(broker.bootstrap, self._job.tally) as observer:
                         await self._watch(broker.bootstrap, worker, observer)
                 finally:
                     await worker.stop(self._hurrying)
-        tally, path = self._tally, shown(self._options.path)
-        if isinstance(tally, TweetTally):
-            return TweetSummary.of(
-                tally, source=path, resumed_from=self._resumed_from, done=self._done
-            )
-        return Summary.of(tally, log=path, resumed_from=self._resumed_from, done=self._done)
+        return self._job.summary(Start(self._job.origin, self._resumed_from, self._done))
 
     # ------------------------------------------------------------------ before the view
-
-    def _write_sample(self) -> None:
-        folder = self._options.folder
-        if self._options.tweets:
-            if folder.write_tweets():
-                self._say(f"Sample tweets, about an hour of them: {shown(folder.tweets)}")
-        elif self._options.log is None and folder.write_sample():
-            self._say(f"A sample of an error log: {shown(folder.sample)}")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -176,7 +121,7 @@ class Demo:
 
     async def _prepare(self, bootstrap: str) -> None:
         """Make the receiver's topics, and see how far it is."""
-        topic = self._options.topic
+        topic = self._job.tally.source
         positions = positions_of(topic)
         await ensure_topics(
             bootstrap, TopicSpec(topic, PARTITIONS), TopicSpec(positions, configs=COMPACTED)
@@ -185,7 +130,7 @@ class Demo:
         self._resumed_from = before.published
         if before.published:
             self._say(
-                f"Going on where the last start was: after {before.published:,} {self._options.what}"
+                f"Going on where the last start was: after {before.published:,} {self._job.what}"
             )
 
     async def _ready(self, worker: Worker, observer: Observer) -> bool:
@@ -211,18 +156,13 @@ class Demo:
                 return
         await observer.catch_up()
         now = asyncio.get_running_loop().time
-        path = self._options.path
-        receiver = FileReceiver(
-            path,
-            self._options.topic,
-            bootstrap=bootstrap,
+        receiver = self._job.receiver(
+            topic=self._job.tally.source,
             name=_RECEIVER,
+            bootstrap=bootstrap,
             partitions=PARTITIONS,
-            rate=self._options.pace,
-            key=_TWEET_ID if self._options.tweets else None,
         )
-        size = path.stat().st_size if path.exists() else 0
-        with View(self._console, self._screen(shown(path), size, now()), now()) as view:
+        with View(self._console, self._job.screen(now()), now()) as view:
             async with self._receiving(receiver) as lines:
                 await self._show(view, worker, observer, lines)
                 if self._options.svg is not None:
@@ -234,15 +174,8 @@ class Demo:
                     await observer.catch_up()
             view.show(self._closing_words(), now(), last=True)
 
-    def _screen(self, path: str, size: int, now: float) -> Screen | TweetScreen:
-        tally = self._tally
-        ingested, processed = Pulse(tally.ingested, now), Pulse(tally.processed, now)
-        if isinstance(tally, TweetTally):
-            return TweetScreen(tally, ingested, processed, path, size)
-        return Screen(tally, ingested, processed, Pulse(tally.errors, now), path, size)
-
     @contextlib.asynccontextmanager
-    async def _receiving(self, receiver: FileReceiver) -> AsyncIterator[asyncio.Task[object]]:
+    async def _receiving(self, receiver: Receiver[Any, Any]) -> AsyncIterator[asyncio.Task[object]]:
         lines: asyncio.Task[object] = asyncio.ensure_future(receiver.run())
         try:
             yield lines
@@ -272,31 +205,23 @@ class Demo:
     async def _all_is_counted(self, observer: Observer) -> bool:
         """Whether nothing is left to count: partitions are read one after the other, so look again."""
         for _ in range(3):
-            if not self._tally.settled:
+            if not self._job.tally.settled:
                 return False
             await observer.catch_up()
-        return self._tally.settled
+        return self._job.tally.settled
 
     # ------------------------------------------------------------------ what it says
 
     def _note(self, all_read: bool) -> str:
-        what, source = self._options.what, self._options.source
+        job = self._job
         if not all_read:
-            pace = self._options.pace
-            return (
-                f"Reading the {source} as fast as it goes."
-                if pace is None
-                else f"Reading the {source} at {pace:,.0f} {what} a second."
-            )
+            return job.reading()
         if not self._done:
-            return f"The {source} is read; the worker counts what is left."
-        if self._resumed_from == self._tally.ingested:
-            return f"Nothing new in the {source} since the last start; --fresh begins anew."
-        return f"All {self._tally.ingested:,} {what} are counted, each exactly once."
+            return f"The {job.source} is read; the worker counts what is left."
+        if self._resumed_from == job.tally.ingested:
+            return f"Nothing new in the {job.source} since the last start; --fresh begins anew."
+        return f"All {job.tally.ingested:,} {job.what} are counted, each exactly once."
 
     def _closing_words(self) -> str:
-        tally = self._tally
-        found = f"{tally.processed:,} {self._options.what}"
-        if isinstance(tally, Tally):
-            found += f", {tally.errors:,} errors"
-        return f"{found}, {len(tally.windows):,} windows. The next start goes on from here."
+        windows = len(self._job.tally.windows)
+        return f"{self._job.counted()}, {windows:,} windows. The next start goes on from here."

@@ -1,24 +1,20 @@
-"""The view of trending hashtags: one screen, drawn from a tally."""
+"""The view of trending hashtags: the most used, the most surprising, and each language's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from streamapp.demo.pulse import Pulse, sparkline
-from streamapp.demo.screen import QUIET, apart, date_of, table_of, time_of_day
+from streamapp.demo.screen import Screen, date_of, table_of, time_of_day
 from streamapp.demo.tweet_tally import ALL, TweetTally
 from streamapp.tweets import Trend, Trends
 
 __all__ = ["TweetScreen"]
 
-_WIDEST = 110
-_NARROWEST = 70
 _FRAME = 13
 """Lines of the screen that are neither tags nor languages."""
 
@@ -27,109 +23,36 @@ _LANGUAGES: Final = 6
 _COUNT: Final = 7
 
 
-@dataclass(slots=True)
-class TweetScreen:
-    """What the view needs beside the tally.
+class TweetScreen(Screen[TweetTally]):
+    """The latest window."""
 
-    Attributes:
-        source: the name of the file, for reading; `source_bytes` is its size.
-        note: what the demo is doing just now, in a sentence. hint: what the user can do.
-    """
+    flow = "tweets → trends"
 
-    tally: TweetTally
-    ingested: Pulse
-    processed: Pulse
-    source: str
-    source_bytes: int
-    note: str = ""
-    hint: str = ""
+    def third(self) -> tuple[str, str, str, Sequence[float]]:
+        """Tweets a second of event time, window by window."""
+        rates = [each.rate for _, each in sorted(self.tally.windows.items())]
+        return "tweeted", f"{len(rates):,} windows", f"{rates[-1] if rates else 0.0:,.1f}/s", rates
 
-    def beat(self, now: float) -> None:
-        """Another second is over, at `now` of the clock."""
-        self.ingested.beat(self.tally.ingested, now)
-        self.processed.beat(self.tally.processed, now)
-
-    def line(self) -> str:
-        """The view in one line, for where there is no terminal."""
+    def found(self) -> str:
+        """The first of the latest window."""
         tally = self.tally
+        found = f"windows {len(tally.windows):,}  late {tally.late:,}"
         latest = tally.latest.get(ALL)
-        found = (
-            ""
-            if latest is None
-            else f"  {time_of_day(latest.end)} top {_first(latest.top)}  rising {_first(latest.rising)}"
-        )
+        if latest is None:
+            return found
         return (
-            f"ingested {tally.ingested:,} ({self.ingested.rate:,.0f}/s)"
-            f"  processed {tally.processed:,} ({self.processed.rate:,.0f}/s)"
-            f"  batches {tally.batches:,}  windows {len(tally.windows):,}  late {tally.late:,}{found}"
+            f"{found}  {time_of_day(latest.end)} top {_first(latest.top)}"
+            f"  rising {_first(latest.rising)}"
         )
 
-    def draw(self, width: int, height: int) -> RenderableType:
-        """The whole view, in so many columns and at most so many lines."""
-        width = max(_NARROWEST, min(width, _WIDEST))
+    def body(self, width: int, height: int) -> tuple[RenderableType, RenderableType]:
+        """Tags and languages."""
         room = max(4, height - _FRAME)
         languages = min(_LANGUAGES, max(1, room // 3))
-        return Group(
-            self._title(width),
-            Text(),
-            self._numbers(width),
-            Text(),
+        return (
             self._tags(min(_PLACES, room - languages), width),
-            Text(),
             self._languages(languages, width),
-            Text(),
-            apart(Text(self.note, style="bold"), Text(self.hint, style=QUIET), width),
         )
-
-    # ------------------------------------------------------------------ its parts
-
-    def _title(self, width: int) -> RenderableType:
-        left = Text.assemble(("streamapp demo", "bold"), ("  exactly once", QUIET))
-        return apart(left, Text(f"{self.source} → tweets → trends", style=QUIET), width)
-
-    def _numbers(self, width: int) -> RenderableType:
-        tally = self.tally
-        trail = min(30, width - 62)
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(style=QUIET, width=9)
-        grid.add_column(justify="right", width=11, style="bold")
-        grid.add_column(justify="right", width=10)
-        grid.add_column(width=trail, style="cyan", no_wrap=True)
-        grid.add_column(no_wrap=True, overflow="ellipsis", width=width - 38 - trail)
-        grid.add_row(
-            "ingested",
-            f"{tally.ingested:,}",
-            f"{self.ingested.rate:,.0f}/s",
-            sparkline(self.ingested.rates, trail),
-            Text(f"{self._share():.0%} of the tweets", style=QUIET),
-        )
-        behind = tally.ingested - tally.processed
-        grid.add_row(
-            "processed",
-            f"{tally.processed:,}",
-            f"{self.processed.rate:,.0f}/s",
-            sparkline(self.processed.rates, trail),
-            Text(f"{behind:,} behind" if behind > 0 else "caught up", style=QUIET),
-        )
-        rates = [each.rate for _, each in sorted(tally.windows.items())]
-        grid.add_row(
-            "tweeted",
-            f"{len(rates):,} windows",
-            f"{rates[-1] if rates else 0.0:,.1f}/s",
-            sparkline(rates, trail),
-            Text.assemble(
-                (f"late {tally.late:,}", "red" if tally.late else QUIET),
-                (", ", QUIET),
-                (f"dead letters {tally.dead_letters:,}", "red" if tally.dead_letters else QUIET),
-            ),
-        )
-        return grid
-
-    def _share(self) -> float:
-        position = self.tally.position
-        if position is None or not self.source_bytes:
-            return 0.0
-        return min(position.offset / self.source_bytes, 1.0)
 
     def _tags(self, rows: int, width: int) -> RenderableType:
         latest = self.tally.latest.get(ALL)

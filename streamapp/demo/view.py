@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
 
 from streamapp.demo.screen import Screen
-from streamapp.demo.tweet_screen import TweetScreen
 
 __all__ = ["View"]
 
@@ -25,7 +24,7 @@ class View:
         now: seconds of any clock, as for `show`.
     """
 
-    def __init__(self, console: Console, screen: Screen | TweetScreen, now: float) -> None:
+    def __init__(self, console: Console, screen: Screen[Any], now: float) -> None:
         self._console = console
         self._beaten = now
         self.screen = screen

@@ -33,10 +33,11 @@ STEP, SIZE = 10_000, 30_000
 class Running:
     """A demo in a process of its own; what it says is read as it comes."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, **environment: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "streamapp", "demo", "--dir", str(folder), *options],
             cwd=CHECKOUT,
+            env={**os.environ, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -73,9 +74,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def demo(folder: Path, *options: str) -> Iterator[Running]:
+def demo(folder: Path, *options: str, **environment: str) -> Iterator[Running]:
     """A demo; whatever happens, it is gone in the end."""
-    running = Running(folder, *options)
+    running = Running(folder, *options, **environment)
     try:
         yield running
     finally:
@@ -238,7 +239,7 @@ def test_a_line_that_cannot_be_read_is_set_aside_and_the_rest_is_counted(tmp_pat
 def test_the_folder_of_one_log_is_not_used_for_another_unless_begun_anew(tmp_path: Path):
     folder, log = Folder(tmp_path / "demo"), tmp_path / "some.log"
     log.write_text("[Sun Dec 04 04:47:44 2005] [error] mod_jk child init 1 -2\n")
-    with folder.claim(None):
+    with folder.claim("sample.log"):
         folder.broker.mkdir()
     with demo(folder.path, "--logs", str(log)) as running:
         code, _ = running.result()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from datetime import timedelta
@@ -15,6 +17,7 @@ from streamapp.sample_tweets import START
 from tests.agents.test_trends import ByHand
 from tests.cli.test_demo import CHECKOUT, demo
 from tests.polling import eventually
+from tests.x_api.beside import serving
 
 STEP, SIZE = 60_000, 300_000
 
@@ -53,12 +56,54 @@ async def test_killed_in_the_middle_it_goes_on_and_ranks_as_by_hand(tmp_path: Pa
     assert timedelta(0) < timedelta(milliseconds=first - begin) <= timedelta(milliseconds=SIZE)
 
 
-def test_it_is_of_tweets_or_of_a_log() -> None:
+@pytest.mark.broker
+@pytest.mark.timeout(240)
+async def test_live_it_goes_on_with_the_stream_where_it_was_killed(tmp_path: Path) -> None:
+    """What is written while nobody listens is found by search, and nothing is taken twice."""
+    folder = tmp_path / "demo"
+    options = ["--tweets", "--live", "--rule", "-from_nobody"]
+    with serving(tmp_path, count=240, rate=12.0) as x:
+        with demo(folder, *options, **x.environment) as running:
+            await eventually(lambda: running.has_processed(20))
+            running.process.kill()
+            running.process.wait()
+        with demo(folder, *options, "--json", **x.environment) as running:
+            await eventually(lambda: running.has_processed(240))
+            await eventually(lambda: "Live, streaming: -from_nobody" in running.said)
+            assert x.fake.done.is_set()
+            assert running.process.poll() is None, "a stream has no end"
+            running.process.send_signal(signal.SIGINT)
+            code, summary = running.result()
+    assert code == 0, running.said
+    assert (summary["ingested"], summary["processed"]) == (240, 240)
+    assert 20 <= summary["resumed_from"] < 240
+    assert (summary["source"], summary["done"]) == ("X's filtered stream", False)
+
+    for path in folder.rglob("*.log"):
+        assert x.environment["STREAMAPP_X_BEARER_TOKEN"] not in path.read_text(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--tweets", "--logs", "README.md"], 2, "the demo is of one of them"),
+        (["--live"], 2, "--live goes with --tweets"),
+        (["--tweets", "--rule", "python"], 2, "--rule goes with --live"),
+        (["--tweets", "--live", "--rate", "5"], 2, "--live has no --rate"),
+        (["--tweets", "--live", "--until-done"], 2, "is never done"),
+        (["--tweets", "--live"], 1, "set STREAMAPP_X_BEARER_TOKEN to that of your app"),
+    ],
+)
+def test_what_does_not_go_together_is_told_at_once(
+    options: list[str], code: int, said: str, tmp_path: Path
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "streamapp", "demo", "--tweets", "--logs", "README.md"],
+        [sys.executable, "-m", "streamapp", "demo", "--dir", str(tmp_path / "demo"), *options],
         cwd=CHECKOUT,
+        env={name: value for name, value in os.environ.items() if "STREAMAPP_X" not in name},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 2
-    assert "the demo is of one of them" in done.stderr
+    assert done.returncode == code
+    assert said in done.stderr
+    assert not (tmp_path / "demo").exists()

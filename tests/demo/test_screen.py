@@ -7,9 +7,10 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from streamapp.demo.pulse import Pulse, sparkline
-from streamapp.demo.screen import Screen, export_svg, stacked_bar
-from streamapp.demo.tally import Tally, WindowCounts
+from streamapp.demo.log_screen import LogScreen, stacked_bar
+from streamapp.demo.log_tally import LogTally, WindowCounts
+from streamapp.demo.screen import export_svg
+from streamapp.demo.trail import Trail, sparkline
 
 DAY = 24 * 3600 * 1000
 
@@ -18,15 +19,15 @@ def counts(start: int, **modules: int) -> WindowCounts:
     return WindowCounts(start, start + 30_000, {"*": sum(modules.values()), **modules})
 
 
-def screen(*windows: WindowCounts) -> Screen:
-    tally = Tally()
+def screen(*windows: WindowCounts) -> LogScreen:
+    tally = LogTally()
     tally.windows = {window.start: window for window in windows}
     tally.highest = max((window.total for window in windows), default=0)
     tally.modules = sorted({module for window in windows for module in window.by_module})
-    return Screen(tally, Pulse(0, 0.0), Pulse(0, 0.0), Pulse(0, 0.0), "some.log", 1_000)
+    return LogScreen(tally, "some.log", 1_000, 0.0)
 
 
-def drawn(view: Screen, width: int, height: int) -> list[str]:
+def drawn(view: LogScreen, width: int, height: int) -> list[str]:
     console = Console(width=width, file=StringIO(), force_terminal=False)
     with console.capture() as captured:
         console.print(view.draw(width, height))
@@ -91,12 +92,12 @@ def test_a_sparkline_is_scaled_to_its_highest_value_and_ends_with_the_latest():
     assert sparkline([], 3) == "   "
 
 
-def test_a_pulse_tells_the_pace_of_each_interval():
-    pulse = Pulse(total=100, now=0.0)
-    pulse.beat(total=150, now=1.0)
-    pulse.beat(total=350, now=3.0)
-    assert list(pulse.rates) == [50.0, 100.0]
-    assert pulse.rate == 100.0
+def test_a_trail_tells_the_pace_of_each_interval():
+    trail = Trail(total=100, now=0.0)
+    trail.beat(total=150, now=1.0)
+    trail.beat(total=350, now=3.0)
+    assert list(trail.rates) == [50.0, 100.0]
+    assert trail.rate == 100.0
 
 
 def test_an_image_of_it_is_an_svg():

@@ -6,20 +6,23 @@ from typing import Any
 
 import msgspec
 
-from streamapp.demo.tally import ERRORS, LINES, WINDOWS, Tally
+from streamapp.demo.log_tally import LogTally
 from streamapp.engine import WindowRecord
 from streamapp.engine.marker import LedgerBatch, LedgerEntry
 from streamapp.receivers.positions import Committed
 
+LINES, ERRORS, WINDOWS = LogTally.source, LogTally.partials, LogTally.results
 HALF_MINUTE = 30_000
 
 
-def window(tally: Tally, start: int, key: str, value: int, *, final: bool = False) -> None:
+def window(tally: LogTally, start: int, key: str, value: int, *, final: bool = False) -> None:
     record = WindowRecord(key, start, start + HALF_MINUTE, value, final)
     tally.take(WINDOWS, 0, 0, key.encode(), msgspec.json.encode(record))
 
 
-def ledger(tally: Tally, topology: str, topic: str, until: int, records: int, **more: Any) -> None:
+def ledger(
+    tally: LogTally, topology: str, topic: str, until: int, records: int, **more: Any
+) -> None:
     batch = LedgerBatch(
         topic=topic, partition=0, from_offset=0, until_offset=until, records=records
     )
@@ -37,13 +40,13 @@ def ledger(tally: Tally, topology: str, topic: str, until: int, records: int, **
     tally.take(f"streamapp-{topology}-ledger", 0, 0, None, msgspec.json.encode(entry))
 
 
-def published(tally: Tally, lines: int) -> None:
+def published(tally: LogTally, lines: int) -> None:
     committed = Committed(published=lines)
     tally.take(f"{LINES}-positions", 0, 0, b"demo", msgspec.json.encode(committed))
 
 
 def test_an_error_is_counted_once_though_it_is_in_three_windows():
-    tally = Tally()
+    tally = LogTally()
     for start in (10_000, 20_000, 30_000):
         window(tally, start, "*", 1)
         window(tally, start, "mod_jk", 1)
@@ -51,7 +54,7 @@ def test_an_error_is_counted_once_though_it_is_in_three_windows():
 
 
 def test_the_last_value_of_a_window_counts():
-    tally = Tally()
+    tally = LogTally()
     for value in (2, 5, 7):
         window(tally, 0, "*", value)
     assert tally.windows[0].total == 7
@@ -59,7 +62,7 @@ def test_the_last_value_of_a_window_counts():
 
 
 def test_a_window_is_final_when_it_is_for_every_key():
-    tally = Tally()
+    tally = LogTally()
     window(tally, 0, "mod_jk", 3)
     window(tally, 0, "*", 3, final=True)
     assert not tally.windows[0].final
@@ -69,7 +72,7 @@ def test_a_window_is_final_when_it_is_for_every_key():
 
 
 def test_the_time_of_a_commit_is_in_the_next_entry_of_its_task():
-    tally = Tally()
+    tally = LogTally()
     ledger(tally, "find_errors", LINES, 10, 10, processing=1.5)
     assert tally.recent[0].commit is None
     ledger(tally, "count_errors", ERRORS, 3, 3, previous_commit=99.0)
@@ -80,7 +83,7 @@ def test_the_time_of_a_commit_is_in_the_next_entry_of_its_task():
 
 
 def test_it_is_settled_when_every_line_is_processed_and_every_partial_count_counted():
-    tally = Tally()
+    tally = LogTally()
     published(tally, 4)
     assert not tally.settled
     tally.take(ERRORS, 0, 7, b"mod_jk", b"2")

@@ -8,15 +8,15 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from streamapp.demo.pulse import Pulse
 from streamapp.demo.tweet_screen import TweetScreen
-from streamapp.demo.tweet_tally import ALL, STEP, TAGS, TRENDS, TWEETS, TweetTally
+from streamapp.demo.tweet_tally import ALL, STEP, TweetTally
 from streamapp.engine.marker import LedgerBatch, LedgerEntry
 from streamapp.receivers.positions import Committed
 from streamapp.receivers.topics import positions_of
 from streamapp.tweets import Trend, Trends
 
 FIND, COUNT = "find_tags", "count_tags"
+TWEETS, TAGS, TRENDS = TweetTally.source, TweetTally.partials, TweetTally.results
 
 
 def trends(scope: str, end: int, *tags: str, tweets: int = 30) -> Trends:
@@ -53,7 +53,7 @@ def drawn(view: TweetScreen, width: int, height: int) -> list[str]:
 
 
 def screen(tally: TweetTally) -> TweetScreen:
-    return TweetScreen(tally, Pulse(0, 0.0), Pulse(0, 0.0), "tweets.jsonl", 1_000)
+    return TweetScreen(tally, "tweets.jsonl", 1_000, 0.0)
 
 
 def test_the_latest_window_of_each_scope_is_kept_whatever_the_order() -> None:
@@ -108,3 +108,9 @@ def test_the_most_used_and_the_most_surprising_stand_beside_each_other() -> None
     assert first.split("▆")[-1].split() == ["2.8"]
     assert any(line.split()[:4] == ["en", "30", "#kafka", "10"] for line in lines)
     assert screen(tally).line().endswith("00:01:00 top #kafka  rising #rust")
+
+
+def test_a_live_source_has_no_end_to_come_near_to() -> None:
+    live = TweetScreen(TweetTally(), "X", None, 0.0)
+    [ingested] = [line for line in drawn(live, 100, 30) if line.startswith("ingested")]
+    assert ingested.endswith("live")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-__all__ = ["Pulse", "sparkline"]
+__all__ = ["Trail", "sparkline"]
 
 _STEPS = "▁▂▃▄▅▆▇█"
 
 
-class Pulse:
+class Trail:
     """The pace of a total that only grows.
 
     Args:
