@@ -1,47 +1,22 @@
 """`streamapp ingest socket` and `listen`: line-delimited text from connections."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from streamapp.cli.ingest_ticker import Ticker
 from streamapp.cli.ingesting import (
-    Command,
     Ingestion,
     common_options,
     counted,
     examples,
     sentence,
+    write_ahead_log,
 )
-from streamapp.receivers.live import LOG_BYTES, LiveReceiver, LiveSummary
+from streamapp.receivers.live import LiveReceiver, LiveSummary
 from streamapp.receivers.sockets import ListenReceiver, SocketReceiver
 
 __all__ = ["listen", "socket"]
-
-_MIB = 1 << 20
-
-
-def _write_ahead_log(command: Command) -> Command:
-    """The options of what keeps lines from being lost."""
-    limit = click.option(
-        "--wal-limit",
-        "log_bytes",
-        metavar="MIB",
-        default=LOG_BYTES // _MIB,
-        show_default=True,
-        type=click.IntRange(min=1),
-        callback=lambda ctx, param, mebibytes: mebibytes * _MIB,
-        help="What the log may hold before senders are kept waiting.",
-    )
-    directory = click.option(
-        "--wal",
-        "log",
-        metavar="DIRECTORY",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Keep what comes in here until it is published: a crash then loses none of it.",
-    )
-    return directory(limit(command))
 
 
 class _Address(click.ParamType):
@@ -64,7 +39,7 @@ class _Address(click.ParamType):
 )
 @click.argument("address", metavar="HOST:PORT", type=_Address())
 @common_options(name="socket:HOST:PORT")
-@_write_ahead_log
+@write_ahead_log
 @click.option("--once", is_flag=True, help="End when the other side closes the connection.")
 def socket(address: tuple[str, int], ingestion: Ingestion, **options: Any) -> None:
     """Connect to HOST:PORT and publish the lines that come.
@@ -83,7 +58,7 @@ def socket(address: tuple[str, int], ingestion: Ingestion, **options: Any) -> No
 )
 @click.argument("port", type=click.IntRange(0, 65_535))
 @common_options(name="listen:PORT")
-@_write_ahead_log
+@write_ahead_log
 @click.option(
     "--host",
     default="127.0.0.1",

@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 import click
 
 from streamapp.cli.ingest_ticker import Ticker
-from streamapp.cli.ingesting import Ingestion, common_options, counted, examples, sentence
+from streamapp.cli.ingesting import (
+    Ingestion,
+    common_options,
+    counted,
+    examples,
+    sentence,
+    write_ahead_log,
+)
 from streamapp.errors import StreamappError
 from streamapp.receivers.tweets import (
     Api,
@@ -62,6 +69,7 @@ token_file = click.option(
     type=click.FloatRange(min=OVERLAP),
     help="Seconds by which a search for what was missed begins earlier.",
 )
+@write_ahead_log
 def tweets(
     ingestion: Ingestion,
     rules: Sequence[str],
@@ -73,7 +81,8 @@ def tweets(
 
     Whenever the stream breaks off, and when this is started again, recent search finds what was
     missed. The bearer token comes from STREAMAPP_X_BEARER_TOKEN or a file, never from the command
-    line.
+    line. What the stream has said and is not yet published a crash loses, and search finds again
+    but for rules with sample: or bio:. With --wal it is not lost.
     """
     if rules and rules_file is not None:
         raise click.UsageError("--rule adds to the rules on the server, --rules replaces them")
@@ -168,6 +177,7 @@ def _sentence(summary: Summary) -> str:
     return sentence(
         f"{summary.published:,} tweets published to {summary.topic}",
         counted(summary.searched, "of them found by search"),
+        counted(summary.left_over, "that were received before a crash"),
         counted(summary.duplicates, "that came again left out"),
         counted(summary.dead_letters, f"lines sent to {summary.topic}-dead-letters"),
         f"{summary.connects:,} connects",

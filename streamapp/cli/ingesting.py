@@ -7,6 +7,7 @@ import logging
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -17,13 +18,25 @@ from streamapp.cli.troubles import trouble_of_receiver
 from streamapp.errors import StreamappError
 from streamapp.pulse import beating
 from streamapp.receivers.errors import SourceError
+from streamapp.receivers.live import LOG_BYTES
 from streamapp.receivers.ownership import SESSION_TIMEOUT, Ownership
 from streamapp.receivers.receiver import Receiver
 
-__all__ = ["Ingestion", "common_options", "counted", "examples", "following", "paced", "sentence"]
+__all__ = [
+    "Ingestion",
+    "common_options",
+    "counted",
+    "examples",
+    "following",
+    "paced",
+    "sentence",
+    "write_ahead_log",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Result = TypeVar("Result")
+
+_MIB = 1 << 20
 
 GRACE = 10.0
 """Seconds after a signal within which what was read has to be committed."""
@@ -40,6 +53,28 @@ def paced(default: float | None, what: str) -> Callable[[Command], Command]:
         type=click.FloatRange(min=0, min_open=True),
         help=what,
     )
+
+
+def write_ahead_log(command: Command) -> Command:
+    """Add the options of what keeps lines from being lost: `log` and `log_bytes`."""
+    limit = click.option(
+        "--wal-limit",
+        "log_bytes",
+        metavar="MIB",
+        default=LOG_BYTES // _MIB,
+        show_default=True,
+        type=click.IntRange(min=1),
+        callback=lambda ctx, param, mebibytes: mebibytes * _MIB,
+        help="What the log may hold before the source is kept waiting.",
+    )
+    directory = click.option(
+        "--wal",
+        "log",
+        metavar="DIRECTORY",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Keep what comes in here until it is published: a crash then loses none of it.",
+    )
+    return directory(limit(command))
 
 
 def examples(*commands: str) -> str:

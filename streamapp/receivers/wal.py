@@ -86,8 +86,16 @@ class WriteAheadLog:
         """Where the oldest segment begins."""
         return self._first
 
-    def append(self, lines: Sequence[Line]) -> None:
+    @property
+    def current(self) -> int:
+        """The number of the segment that is written; those below are of processes before."""
+        return self._current
+
+    def append(self, lines: Sequence[Line], *, forced: bool = True) -> None:
         """Write lines; when this returns they are on the disk.
+
+        Not `forced`, they are with the operating system: that is quick, and safe from all but a
+        failure of the machine.
 
         Raises:
             OSError: they are not, or not all of them.
@@ -101,7 +109,8 @@ class WriteAheadLog:
         self._size += len(data)
         while data:
             data = data[os.write(self._file, data) :]
-        os.fdatasync(self._file)
+        if forced:
+            os.fdatasync(self._file)
 
     def read(self, place: LogPlace) -> tuple[list[Line], LogPlace]:
         """Some of the lines behind a place, and the place behind them; none at the end."""
@@ -136,6 +145,11 @@ class WriteAheadLog:
         for segment in self._segments():
             if segment < min(place.segment, self._current):
                 self._path(segment).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove all segments: nothing in them is needed any more."""
+        for segment in self._segments():
+            self._path(segment).unlink(missing_ok=True)
 
     def size_from(self, place: LogPlace) -> int:
         """Bytes behind a place."""

@@ -10,12 +10,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from streamapp.faults import ENVIRONMENT
+from streamapp.receivers.tweets.backlog import LINE
+from streamapp.receivers.tweets.lines import Tweet, read_line
+from streamapp.receivers.wal import WriteAheadLog
 from streamapp.sample_tweets import generate
 from tests.brokers import BrokerUnderTest
 from tests.receivers.tweets import RULES, api_of, published_ids
@@ -27,6 +31,35 @@ POINTS = (
     *("receiver.after-commit:12", "receiver.before-delivery:5", "receiver.fenced:1", ""),
 )
 LOUD = {"401", "403"}
+
+
+def starting(
+    kafka: tuple[str, str],
+    directory: Path,
+    fake: FakeX,
+    origin: float,
+    start: datetime,
+    **options: str,
+) -> Callable[[str], subprocess.Popen[bytes]]:
+    """What starts a receiver as a process, with a fault."""
+    api = api_of(fake, directory)
+    settings = {
+        "bootstrap": kafka[0],
+        "topic": kafka[1],
+        "host": api.host,
+        "authority": str(api.authority),
+        "factor": FACTOR,
+        "origin": origin,
+        "start": start.timestamp(),
+        **options,
+    }
+
+    def started(fault: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.receivers.tweet_process", json.dumps(settings)]
+        log = (directory / "log").open("ab")
+        return subprocess.Popen(command, env={**os.environ, ENVIRONMENT: fault}, stderr=log)
+
+    return started
 
 
 async def kill_and_receive(
@@ -49,22 +82,7 @@ async def kill_and_receive(
         generate(tweets, seed=1, start=datetime.fromtimestamp(clock.now() + 60, UTC), rate=4.0)
     )
     async with FakeX(written, clock, faults, rules=RULES) as fake:
-        api = api_of(fake, directory)
-        settings = {
-            "bootstrap": bootstrap,
-            "topic": topic,
-            "host": api.host,
-            "authority": str(api.authority),
-            "factor": FACTOR,
-            "origin": origin,
-            "start": start.timestamp(),
-        }
-
-        def started(fault: str = "") -> subprocess.Popen[bytes]:
-            command = [sys.executable, "-m", "tests.receivers.tweet_process", json.dumps(settings)]
-            log = (directory / "log").open("ab")
-            return subprocess.Popen(command, env={**os.environ, ENVIRONMENT: fault}, stderr=log)
-
+        started = starting(kafka, directory, fake, origin, start)
         for number in range(kills):
             fault = POINTS[number % len(POINTS)]
             process = started(fault)
@@ -73,7 +91,7 @@ async def kill_and_receive(
                 await asyncio.sleep(1.0)
             process.kill()
             assert process.wait() == -signal.SIGKILL, (directory / "log").read_text()[-3000:]
-        last = started()
+        last = started("")
         try:
             patience = time.monotonic() + 90.0
             found = await published_ids(bootstrap, topic)
@@ -85,7 +103,7 @@ async def kill_and_receive(
                     f" {(directory / 'log').read_text()[-3000:]}"
                 )
                 if last.poll() is not None:
-                    last = started()
+                    last = started("")
                 await asyncio.sleep(20.0)
                 found = await published_ids(bootstrap, topic)
             last.send_signal(signal.SIGTERM)
@@ -109,6 +127,52 @@ def run(
         runner.run(kill_and_receive(kafka, directory, origin, tweets, kills, faults))
 
 
+async def kill_what_search_cannot_mend(
+    kafka: tuple[str, str], directory: Path, origin: float
+) -> None:
+    bootstrap, topic = kafka
+    start = datetime.now(UTC)
+    clock = LoopClock(start.timestamp(), zero=origin)
+    begin = datetime.fromtimestamp(clock.now() + 60, UTC)
+    written = list(generate(600, seed=1, start=begin, rate=4.0))
+    kept = directory / "kept"
+    async with FakeX(written, clock, rules=["sample:50"]) as fake:
+        started = starting(kafka, directory, fake, origin, start, log=str(kept))
+        killed = started("receiver.before-commit:6")
+        while killed.poll() is None:  # noqa: ASYNC110
+            await asyncio.sleep(1.0)
+        assert killed.returncode == -signal.SIGKILL, (directory / "log").read_text()[-3000:]
+        received = ids_in(kept, topic)
+        assert received - set(await published_ids(bootstrap, topic)), "nothing would be lost"
+        last = started("")
+        try:
+            patience = time.monotonic() + 90.0
+            while received - set(await published_ids(bootstrap, topic)):
+                assert time.monotonic() < patience, (directory / "log").read_text()[-3000:]
+                await asyncio.sleep(20.0)
+            last.send_signal(signal.SIGTERM)
+            while last.poll() is None:  # noqa: ASYNC110
+                await asyncio.sleep(1.0)
+        finally:
+            last.kill()
+            last.wait()
+    assert max((await published_ids(bootstrap, topic)).values()) == 1
+    assert ids_in(kept, topic) == set(), "what is published is kept no longer"
+
+
+def ids_in(directory: Path, topic: str) -> set[str]:
+    """The tweets that a killed receiver has kept."""
+    found = set()
+    with WriteAheadLog(directory, topic, "tweets") as log:
+        place = log.first
+        while True:
+            lines, place = log.read(place)
+            if not lines:
+                return found
+            entries = [read_line(line.value[1:]) for line in lines if line.value[0] == LINE]
+            found |= {str(entry.id) for entry in entries if isinstance(entry, Tweet)}
+
+
 @pytest.fixture
 def here(kafka: BrokerUnderTest) -> tuple[str, str]:
     return kafka.bootstrap, kafka.topic("tweets")
@@ -118,6 +182,18 @@ def here(kafka: BrokerUnderTest) -> tuple[str, str]:
 async def test_killed_three_times(here: tuple[str, str], tmp_path: Path):
     faults = [Fault(50, "reset"), Fault(120, "half-line"), Fault(200, "duplicate")]
     await asyncio.to_thread(run, here, tmp_path, 600, 3, faults)
+
+
+@pytest.mark.timeout(240)
+async def test_what_search_cannot_find_again_is_not_lost_with_a_log(
+    here: tuple[str, str], tmp_path: Path
+):
+    def run() -> None:
+        origin = time.monotonic()
+        with asyncio.Runner(loop_factory=lambda: FastLoop(FACTOR, origin)) as runner:
+            runner.run(kill_what_search_cannot_mend(here, tmp_path, origin))
+
+    await asyncio.to_thread(run)
 
 
 @pytest.mark.slow

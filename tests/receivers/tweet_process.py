@@ -26,6 +26,7 @@ async def receive(settings: dict[str, Any]) -> None:
         api=Api(settings["host"], Path(settings["authority"])),
         bootstrap=settings["bootstrap"],
         clock=LoopClock(settings["start"], zero=settings["origin"]),
+        log=Path(settings["log"]) if "log" in settings else None,
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, receiver.stop)
     await receiver.run()

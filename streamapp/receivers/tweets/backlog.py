@@ -4,15 +4,17 @@ import struct
 import tempfile
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Final
 
-__all__ = ["CONNECTED", "KEEP_ALIVE", "LINE", "Backlog", "BacklogFull"]
+__all__ = ["CONNECTED", "KEEP_ALIVE", "LEFT_OVER", "LINE", "Backlog", "BacklogFull"]
 
 LINE: Final = 0
 KEEP_ALIVE: Final = 1
 CONNECTED: Final = 2
 """Kinds of entries; the latter two carry their time in milliseconds since the epoch."""
+
+LEFT_OVER: Final = 3
+"""A line that a process before has left, and may have published."""
 
 _HEADER: Final = struct.Struct(">BI")
 
@@ -30,13 +32,11 @@ class Backlog:
     Args:
         memory: bytes.
         disk: bytes; 0 never spills.
-        directory: of the file; the system's for temporary files by default.
     """
 
-    def __init__(self, memory: int, disk: int, directory: Path | None = None) -> None:
+    def __init__(self, memory: int, disk: int) -> None:
         self._memory = memory
         self._disk = disk
-        self._directory = directory
         self._entries: deque[tuple[int, bytes]] = deque()
         self._held = 0
         self._file: IO[bytes] | None = None
@@ -71,7 +71,7 @@ class Backlog:
         if self._written + len(record) > self._disk:
             raise BacklogFull
         if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self._file.seek(self._written)
             self._file.write(record)
@@ -87,6 +87,9 @@ class Backlog:
             most -= 1
             taken += len(entry[1])
             yield entry
+
+    def committed(self) -> None:
+        """All that was taken is committed: nothing of it is held here any more."""
 
     def close(self) -> None:
         """Forget everything."""

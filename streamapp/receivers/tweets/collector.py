@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Final
 
 from streamapp.receivers.clock import Clock
 from streamapp.receivers.publisher import DeadLetter
 from streamapp.receivers.session import Headers
-from streamapp.receivers.tweets.backlog import KEEP_ALIVE, LINE
+from streamapp.receivers.tweets.backlog import KEEP_ALIVE, LEFT_OVER, LINE
 from streamapp.receivers.tweets.completeness import Completeness
 from streamapp.receivers.tweets.ids import id_at
 from streamapp.receivers.tweets.inbox import Connecting, Filled, Found, Inbox, Order
@@ -27,6 +28,15 @@ _KEY_BYTES = 32
 _IDLE_COMMIT_MS = 60_000
 _FOUND_BY_SEARCH: Final[Headers] = [("found-by", b"search")]
 _FROM_STREAM: Final[Headers] = []
+
+
+class _Origin(Enum):
+    """Where a line comes from."""
+
+    STREAM = auto()
+    SEARCH = auto()
+    #: From the stream, when a process before was connected to it.
+    LEFT_OVER = auto()
 
 
 @dataclass(slots=True)
@@ -87,7 +97,9 @@ class Collector:
                 break
         for kind, data in inbox.backlog.take(BATCH_TWEETS, BATCH_BYTES - batch.size):
             if kind == LINE:
-                self._take_line(data, batch, searched=False)
+                self._take_line(data, batch, _Origin.STREAM)
+            elif kind == LEFT_OVER:
+                self._take_line(data, batch, _Origin.LEFT_OVER)
             elif kind == KEEP_ALIVE:
                 self._completeness.reach(id_at(int.from_bytes(data)))
             else:
@@ -105,7 +117,7 @@ class Collector:
         match order:
             case Found(lines):
                 for line in lines:
-                    self._take_line(line, batch, searched=True)
+                    self._take_line(line, batch, _Origin.SEARCH)
             case Filled(connect_ms):
                 self._completeness.filled(connect_ms)
                 batch.due = True
@@ -114,24 +126,25 @@ class Collector:
                 batch.committed.append(committed)
                 batch.due = True
 
-    def _take_line(self, line: bytes, batch: Batch, *, searched: bool) -> None:
+    def _take_line(self, line: bytes, batch: Batch, origin: _Origin) -> None:
         batch.size += len(line)
         match read_line(line):
             case Tweet() as tweet:
-                if not searched:
+                if origin is _Origin.STREAM:
                     self._completeness.reach(tweet.id)
-                self._take_tweet(tweet, line, batch, searched=searched)
+                self._take_tweet(tweet, line, batch, origin)
             case Notice(text):
                 self._summary.notices += 1
                 logger.warning("The X API says in the stream: %s", text)
             case Garbage(reason):
                 batch.dead_letters.append(DeadLetter(line, reason, []))
 
-    def _take_tweet(self, tweet: Tweet, line: bytes, batch: Batch, *, searched: bool) -> None:
+    def _take_tweet(self, tweet: Tweet, line: bytes, batch: Batch, origin: _Origin) -> None:
         summary = self._summary
+        searched = origin is _Origin.SEARCH
         coordinates = [("id", str(tweet.id).encode())]
-        if tweet.id < self._published.floor and searched:
-            # What is complete has moved on since the search began.
+        if tweet.id < self._published.floor and origin is not _Origin.STREAM:
+            # What is complete has moved on since the search began, or since the line was kept.
             summary.duplicates += 1
         elif tweet.id < self._published.floor:
             reason = f"tweet {tweet.id} came too late to know whether it was published before"
@@ -151,6 +164,7 @@ class Collector:
             batch.searched = batch.searched or searched
             self.newest = max(self.newest, tweet.id)
             summary.searched += searched
+            summary.left_over += origin is _Origin.LEFT_OVER
             summary.edited += tweet.edited
             summary.without_language += not tweet.has_language
             summary.partial += tweet.partial

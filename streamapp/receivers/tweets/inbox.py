@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from streamapp.receivers.tweets.backlog import Backlog
+from streamapp.receivers.tweets.kept import KeptBacklog
 
 __all__ = ["Connecting", "Filled", "Found", "Inbox", "Order"]
 
@@ -46,7 +47,7 @@ class Inbox:
         backlog: holds the lines.
     """
 
-    def __init__(self, backlog: Backlog) -> None:
+    def __init__(self, backlog: Backlog | KeptBacklog) -> None:
         self.backlog = backlog
         self.ended = False
         self._orders: asyncio.Queue[Order] = asyncio.Queue(maxsize=_ORDERS)
@@ -54,7 +55,7 @@ class Inbox:
 
     @property
     def empty(self) -> bool:
-        return not self.backlog and self._orders.empty()
+        return not len(self.backlog) and self._orders.empty()
 
     def put(self, kind: int, data: bytes) -> None:
         """Add what the stream has said.

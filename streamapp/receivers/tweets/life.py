@@ -133,6 +133,7 @@ class Life:
         for letter in batch.dead_letters:
             logger.error("%s. It went to %s", letter.reason, dead_letters_of(self._publisher.topic))
         self._collector.committed()
+        self._inbox.backlog.committed()
         summary = self._summary
         summary.published += len(batch.values)
         summary.dead_letters += len(batch.dead_letters)

@@ -43,6 +43,7 @@ class Summary:
     Attributes:
         topic, name: where to, and under which name.
         published: tweets. searched: those of them that search has found.
+        left_over: those of them that a process before had received, and kept.
         duplicates: tweets that came once more.
         edited: published tweets that are later versions. without_language: those without `lang`.
         partial: those with errors beside the tweet.
@@ -61,6 +62,7 @@ class Summary:
     name: str
     published: int = 0
     searched: int = 0
+    left_over: int = 0
     duplicates: int = 0
     edited: int = 0
     without_language: int = 0

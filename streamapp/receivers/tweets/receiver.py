@@ -29,6 +29,7 @@ from streamapp.receivers.tweets.connection import Connection
 from streamapp.receivers.tweets.gap import GapFiller
 from streamapp.receivers.tweets.ids import id_at
 from streamapp.receivers.tweets.inbox import Inbox
+from streamapp.receivers.tweets.kept import KeptBacklog
 from streamapp.receivers.tweets.life import Life
 from streamapp.receivers.tweets.progress import Progress, Summary, TweetPosition
 from streamapp.receivers.tweets.rules import Rule, RuleBook
@@ -67,7 +68,9 @@ class TweetReceiver(Receiver[TweetPosition, Summary]):
         backfill_minutes: what to ask the stream for at a connect; enterprise access only.
         memory, disk: bytes of lines that may wait for Kafka; beyond them the stream is left, and
             what it sends meanwhile is searched for.
-        spill: the directory for what is on disk.
+        log: a directory for all lines that wait, instead of `memory` and `disk`: what was received
+            is not lost in a crash then, even if search would not find it again.
+        log_bytes: what may wait there.
         patience: seconds for which a failing broker is asked again.
         clock: what tells the time; it has to be right within `overlap`.
         on_progress: called after every transaction.
@@ -94,7 +97,8 @@ class TweetReceiver(Receiver[TweetPosition, Summary]):
         backfill_minutes: int | None = None,
         memory: int = MEMORY_BYTES,
         disk: int = DISK_BYTES,
-        spill: Path | None = None,
+        log: Path | None = None,
+        log_bytes: int = DISK_BYTES,
         patience: float = 60.0,
         clock: Clock | None = None,
         on_progress: Callable[[Progress], None] | None = None,
@@ -123,7 +127,8 @@ class TweetReceiver(Receiver[TweetPosition, Summary]):
         self._backfill_minutes = backfill_minutes
         self._memory = memory
         self._disk = disk
-        self._spill = spill
+        self._log = log
+        self._log_bytes = log_bytes
         self._on_progress = on_progress
         keep_out_of_logs(token)
 
@@ -195,7 +200,11 @@ class TweetReceiver(Receiver[TweetPosition, Summary]):
             published = await read_published(self.bootstrap, self.topic, completeness.floor)
         except (KafkaError, OSError, TimeoutError) as error:
             raise BrokerUnavailable(self.bootstrap, error) from error
-        inbox = Inbox(Backlog(self._memory, self._disk, self._spill))
+        inbox = Inbox(
+            Backlog(self._memory, self._disk)
+            if self._log is None
+            else KeptBacklog(self._log, self.topic, self.name, self._log_bytes)
+        )
         collector = Collector(
             position, completeness, published, publisher.max_record_bytes, clock, summary
         )
