@@ -43,8 +43,9 @@ lint: $(READY)  ## check style
 types: $(READY)  ## check types, strictly
 	$(BIN)/mypy
 
-bench: $(READY)  ## measure against a bare aiokafka loop, in one run
-	$(BIN)/python -m bench
+bench: $(READY)  ## measure against bare loops of aiokafka and tweepy, each pair in one run
+	@status=0; for part in bench bench.tweets; do \
+		$(BIN)/python -m $$part || status=1; done; exit $$status
 
 kafka: $(READY)  ## start an Apache Kafka to try things out on, and print its address
 	@$(BIN)/python -m tests.kafka start
