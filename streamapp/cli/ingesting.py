@@ -17,6 +17,7 @@ from streamapp.cli.ingest_ticker import CLEAR_LINE, Ticker, on_terminal
 from streamapp.cli.troubles import trouble_of_receiver
 from streamapp.errors import StreamappError
 from streamapp.pulse import beating
+from streamapp.receivers.connection import Connection
 from streamapp.receivers.errors import SourceError
 from streamapp.receivers.live import LOG_BYTES
 from streamapp.receivers.ownership import SESSION_TIMEOUT, Ownership
@@ -133,8 +134,14 @@ def common_options(
 
     def add(command: Command) -> Callable[..., Any]:
         @functools.wraps(command)
-        def called(*, session_timeout: float, as_json: bool, **arguments: Any) -> Any:
-            return command(ingestion=Ingestion(session_timeout, as_json), **arguments)
+        def called(
+            *, bootstrap: str, session_timeout: float, as_json: bool, **arguments: Any
+        ) -> Any:
+            return command(
+                bootstrap=Connection.from_environment(bootstrap),
+                ingestion=Ingestion(session_timeout, as_json),
+                **arguments,
+            )
 
         for option in reversed(options):
             called = option(called)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mode import Service
 
 from streamapp.engine.topic import Topic
-from streamapp.errors import ConfigurationError
+from streamapp.receivers.connection import Connection
 from streamapp.receivers.errors import BrokerUnavailable
 from streamapp.receivers.ownership import Ownership
 from streamapp.receivers.receiver import Receiver, Status
@@ -66,19 +66,10 @@ class Receiving(Service):
         return [receiver.status for receiver in self._receivers]
 
     async def on_start(self) -> None:
-        """Join the group of every receiver.
-
-        Raises:
-            ConfigurationError: the brokers ask for credentials, which receivers cannot give.
-        """
+        """Join the group of every receiver."""
         app = self.app
         options = app.kafka_options()
-        bootstrap = options.pop("bootstrap_servers")
-        if options:
-            raise ConfigurationError(
-                "receivers connect without credentials so far, and broker_credentials is set: run"
-                " them by themselves (streamapp ingest) beside a listener that asks for none"
-            )
+        bootstrap = Connection(options.pop("bootstrap_servers"), options)
         for declared in app.receivers.values():
             topic = declared.topic
             receiver = declared.make(

@@ -4,6 +4,7 @@ Receivers share the `PositionedPublisher`, which commits records together with t
 source, and a base, which runs them again when they fail; they know nothing of the engine.
 """
 
+from streamapp.receivers.connection import Connection
 from streamapp.receivers.directory import DirectoryReceiver
 from streamapp.receivers.file import FileReceiver, Progress, Summary
 from streamapp.receivers.ownership import Ownership
@@ -13,6 +14,7 @@ from streamapp.receivers.replay import ReplayReceiver
 from streamapp.receivers.sockets import ListenReceiver, SocketReceiver
 
 __all__ = [
+    "Connection",
     "DeadLetter",
     "DirectoryReceiver",
     "FileReceiver",

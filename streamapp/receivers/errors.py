@@ -15,14 +15,14 @@ __all__ = [
 class BrokerUnavailable(StreamappError):
     """No broker answers, or none has let a transaction through for as long as we are patient."""
 
-    def __init__(self, bootstrap: str, reason: object = "") -> None:
+    def __init__(self, bootstrap: object, reason: object = "") -> None:
         because = f" ({reason!r})" if reason else ""
-        port = bootstrap.rpartition(":")[2]
+        port = str(bootstrap).rpartition(":")[2]
         super().__init__(
             f"no Kafka broker answers at {bootstrap}{because}. Check the address (--bootstrap), or"
             f" start a broker here: streamapp broker --port {port}"
         )
-        self.bootstrap = bootstrap
+        self.bootstrap = str(bootstrap)
 
 
 class PublishError(StreamappError):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from streamapp.receivers.clock import Clock, Pace
+from streamapp.receivers.connection import Bootstrap
 from streamapp.receivers.errors import SourceError
 from streamapp.receivers.publisher import DeadLetter, PositionedPublisher
 from streamapp.receivers.receiver import Receiver
@@ -90,7 +91,7 @@ class FileReceiver(Receiver[FilePosition, Summary]):
     Args:
         path: the file.
         topic: where its lines go; created with `partitions` if it is missing.
-        bootstrap: the broker's address, `host:port`.
+        bootstrap: the broker's address, `host:port`, or a `Connection`.
         name: under which the position is kept; by default the file's absolute path.
         partitions: of a new topic.
         rate: lines a second; None is as fast as possible.
@@ -114,7 +115,7 @@ class FileReceiver(Receiver[FilePosition, Summary]):
         path: Path | str,
         topic: str,
         *,
-        bootstrap: str = "localhost:9092",
+        bootstrap: Bootstrap = "localhost:9092",
         name: str | None = None,
         partitions: int = 4,
         rate: float | None = None,

@@ -23,6 +23,7 @@ import msgspec
 
 from streamapp.faults import fault_point
 from streamapp.receivers.clock import Clock
+from streamapp.receivers.connection import Bootstrap
 from streamapp.receivers.intake import Intake
 from streamapp.receivers.lines import LineSplitter
 from streamapp.receivers.publisher import DeadLetter, PositionedPublisher
@@ -98,7 +99,7 @@ class LiveReceiver(Receiver[Received, LiveSummary]):
         topic: str,
         name: str,
         *,
-        bootstrap: str = "localhost:9092",
+        bootstrap: Bootstrap = "localhost:9092",
         partitions: int = 4,
         patience: float = 60.0,
         clock: Clock | None = None,

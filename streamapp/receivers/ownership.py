@@ -26,6 +26,7 @@ from aiokafka.coordinator.protocol import (
 )
 from aiokafka.errors import KafkaError
 
+from streamapp.receivers.connection import Bootstrap, client_options
 from streamapp.receivers.errors import BrokerUnavailable, OwnershipLost
 from streamapp.receivers.positions import COMPACTED
 from streamapp.receivers.topics import TopicSpec, ensure_topics, positions_of
@@ -80,7 +81,12 @@ class Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
     """
 
     def __init__(
-        self, bootstrap: str, topic: str, name: str, *, session_timeout: float = SESSION_TIMEOUT
+        self,
+        bootstrap: Bootstrap,
+        topic: str,
+        name: str,
+        *,
+        session_timeout: float = SESSION_TIMEOUT,
     ) -> None:
         self.topic = topic
         self.name = name
@@ -103,7 +109,7 @@ class Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
         await ensure_topics(self._bootstrap, TopicSpec(positions, configs=COMPACTED))
         self._assignor = _OwnerAssignor(self._place)
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
+            **client_options(self._bootstrap),
             group_id=f"{self.topic}-receiver-{self.name}",
             enable_auto_commit=False,
             auto_offset_reset="latest",

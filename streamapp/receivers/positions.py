@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streamapp.receivers.connection import Bootstrap, client_options
 from streamapp.receivers.errors import PositionError
 
 __all__ = ["COMPACTED", "Committed", "end_of", "read_committed"]
@@ -51,7 +52,7 @@ class Committed(msgspec.Struct, frozen=True):
         return (self.owner, self.sequence) == (other.owner, other.sequence)
 
 
-async def read_committed(bootstrap: str, topic: str, name: str, *, fenced: bool) -> Committed:
+async def read_committed(bootstrap: Bootstrap, topic: str, name: str, *, fenced: bool) -> Committed:
     """The last committed state of the receiver `name`; a fresh one if there is none.
 
     Args:
@@ -68,7 +69,7 @@ async def read_committed(bootstrap: str, topic: str, name: str, *, fenced: bool)
     """
     partition = TopicPartition(topic, 0)
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
+        **client_options(bootstrap),
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
@@ -93,9 +94,9 @@ async def read_committed(bootstrap: str, topic: str, name: str, *, fenced: bool)
     return Committed() if value is None else _decode(value, topic, name)
 
 
-async def end_of(bootstrap: str, topic: str, partitions: int) -> int:
+async def end_of(bootstrap: Bootstrap, topic: str, partitions: int) -> int:
     """The offsets at which the partitions of `topic` end, added up; they never go back."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**client_options(bootstrap), enable_auto_commit=False)
     try:
         async with asyncio.timeout(_READ_TIMEOUT):
             await consumer.start()

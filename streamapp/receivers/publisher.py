@@ -29,6 +29,7 @@ from aiokafka.partitioner import murmur2
 
 from streamapp.faults import fault_point
 from streamapp.receivers.clock import Clock
+from streamapp.receivers.connection import Bootstrap
 from streamapp.receivers.errors import BrokerUnavailable, PositionError, PublishError, TakenOver
 from streamapp.receivers.positions import COMPACTED, Committed, end_of, read_committed
 from streamapp.receivers.session import Headers, Outgoing, ProducerSession
@@ -84,7 +85,7 @@ class PositionedPublisher(Generic[Position]):
     Entering creates missing topics, fences whoever held the name, and reads the position.
 
     Args:
-        bootstrap: the broker's address, `host:port`.
+        bootstrap: the broker's address, `host:port`, or a `Connection`.
         topic: where records go.
         name: the receiver's; the position and the transactional id belong to it.
         position_type: what a position is; stored as JSON.
@@ -101,7 +102,7 @@ class PositionedPublisher(Generic[Position]):
 
     def __init__(
         self,
-        bootstrap: str,
+        bootstrap: Bootstrap,
         topic: str,
         name: str,
         position_type: type[Position],

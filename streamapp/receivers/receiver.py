@@ -16,6 +16,7 @@ import msgspec
 
 from streamapp.errors import StreamappError
 from streamapp.receivers.clock import Clock
+from streamapp.receivers.connection import Bootstrap
 from streamapp.receivers.errors import OwnershipLost, TakenOver
 from streamapp.receivers.ownership import Ownership
 from streamapp.receivers.publisher import PositionedPublisher
@@ -86,7 +87,7 @@ class Receiver(ABC, Generic[Position, Result]):
         topic: where records go; created with `partitions` if it is missing.
         name: under which the position is kept.
         position_type: what a position is.
-        bootstrap: the broker's address, `host:port`.
+        bootstrap: the broker's address, `host:port`, or a `Connection`.
         partitions: of a new topic.
         patience: seconds for which a failing broker is asked again.
         clock: what tells the time.
@@ -101,7 +102,7 @@ class Receiver(ABC, Generic[Position, Result]):
         name: str,
         position_type: type[Position],
         *,
-        bootstrap: str = "localhost:9092",
+        bootstrap: Bootstrap = "localhost:9092",
         partitions: int = 4,
         patience: float = 60.0,
         clock: Clock | None = None,

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from streamapp.faults import fault_point
+from streamapp.receivers.connection import Bootstrap, client_options
 
 __all__ = ["Headers", "Outgoing", "ProducerSession"]
 
@@ -48,9 +49,9 @@ class ProducerSession:
         batch_bytes: the largest record batch, within what the topics take.
     """
 
-    def __init__(self, bootstrap: str, transactional_id: str, batch_bytes: int) -> None:
+    def __init__(self, bootstrap: Bootstrap, transactional_id: str, batch_bytes: int) -> None:
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
+            **client_options(bootstrap),
             transactional_id=transactional_id,
             transaction_timeout_ms=int(TRANSACTION_TIMEOUT * 1000),
             request_timeout_ms=int(TRANSACTION_TIMEOUT * 1000),

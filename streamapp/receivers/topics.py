@@ -8,6 +8,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from streamapp.errors import TopicError
+from streamapp.receivers.connection import Bootstrap, client_options
 from streamapp.receivers.errors import BrokerUnavailable
 
 __all__ = ["TopicSpec", "dead_letters_of", "ensure_topics", "positions_of"]
@@ -37,7 +38,7 @@ class TopicSpec:
     configs: Mapping[str, str] = field(default_factory=dict)
 
 
-async def ensure_topics(bootstrap: str, *specs: TopicSpec) -> dict[str, Mapping[str, str]]:
+async def ensure_topics(bootstrap: Bootstrap, *specs: TopicSpec) -> dict[str, Mapping[str, str]]:
     """Create the topics that are missing, and return every topic's configuration.
 
     A broker that does not tell configurations leaves them empty.
@@ -46,7 +47,7 @@ async def ensure_topics(bootstrap: str, *specs: TopicSpec) -> dict[str, Mapping[
         BrokerUnavailable: nothing answers at `bootstrap`.
         TopicError: a topic cannot be created, or is not compacted where it has to be.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=_TIMEOUT_MS)
+    admin = AIOKafkaAdminClient(**client_options(bootstrap), request_timeout_ms=_TIMEOUT_MS)
     try:
         try:
             await admin.start()

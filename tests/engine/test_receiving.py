@@ -18,6 +18,7 @@ from streamapp import App
 from streamapp.engine.receiving import Receiving
 from streamapp.errors import ConfigurationError
 from streamapp.receivers import FileReceiver
+from streamapp.receivers.connection import client_options
 from streamapp.receivers.receiver import State
 from tests.brokers import BrokerUnderTest
 from tests.engine.running import make_app
@@ -189,17 +190,23 @@ def test_two_of_one_name_are_refused():
     assert set(app.receivers) == {"feed", "other"}
 
 
-async def test_brokers_that_ask_for_credentials_are_refused(tmp_path: Path):
+async def test_receivers_are_given_the_credentials(tmp_path: Path, unused_tcp_port: int):
     app = App(
         "credentials",
+        broker=f"kafka://127.0.0.1:{unused_tcp_port}",
         autodiscover=False,
         state_dir=tmp_path,
         broker_credentials=faust.SASLCredentials(username="u", password="p"),
     )
+    places: list[dict[str, Any]] = []
 
     @app.receiver("a")
     def feed(**place: Any) -> FileReceiver:
-        return FileReceiver("x", **place)
+        places.append(place)
+        return FileReceiver("x", follow=True, **place)
 
-    with pytest.raises(ConfigurationError, match="without credentials"):
-        await Receiving(app, session_timeout=6.0).on_start()
+    receiving = Receiving(app, session_timeout=6.0)
+    await receiving.on_start()
+    await receiving.on_stop()
+    assert client_options(places[0]["bootstrap"]) == app.kafka_options()
+    assert client_options(places[0]["bootstrap"])["sasl_plain_password"] == "p"

@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 from aiokafka.errors import KafkaError
 
 from streamapp.receivers.clock import Clock
+from streamapp.receivers.connection import Bootstrap
 from streamapp.receivers.errors import BrokerUnavailable
 from streamapp.receivers.publisher import PositionedPublisher
 from streamapp.receivers.receiver import Receiver
@@ -59,7 +60,7 @@ class TweetReceiver(Receiver[TweetPosition, Summary]):
         topic: where tweets go; created with `partitions` if it is missing.
         token: the app's.
         api: where the X API is.
-        bootstrap: the broker's address, `host:port`.
+        bootstrap: the broker's address, `host:port`, or a `Connection`.
         name: under which the position is kept.
         partitions: of a new topic.
         rules: to be on the server before it connects; those that are missing are added.
@@ -88,7 +89,7 @@ class TweetReceiver(Receiver[TweetPosition, Summary]):
         token: BearerToken,
         *,
         api: Api | None = None,
-        bootstrap: str = "localhost:9092",
+        bootstrap: Bootstrap = "localhost:9092",
         name: str = "tweets",
         partitions: int = 4,
         rules: Sequence[Rule] = (),

@@ -4,6 +4,7 @@ import asyncio
 
 from aiokafka import AIOKafkaConsumer
 
+from streamapp.receivers.connection import Bootstrap, client_options
 from streamapp.receivers.tweets.ids import time_of
 
 __all__ = ["Published", "read_published"]
@@ -38,7 +39,7 @@ class Published:
             self._pruned = self.floor
 
 
-async def read_published(bootstrap: str, topic: str, floor: int) -> Published:
+async def read_published(bootstrap: Bootstrap, topic: str, floor: int) -> Published:
     """What `topic` has of tweets with ids from `floor` on: their keys, read committed.
 
     A record is never older than its tweet, but for what the clocks differ. The caller has fenced
@@ -52,7 +53,7 @@ async def read_published(bootstrap: str, topic: str, floor: int) -> Published:
     # Without a group it is assigned every partition.
     consumer = AIOKafkaConsumer(
         topic,
-        bootstrap_servers=bootstrap,
+        **client_options(bootstrap),
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
