@@ -12,13 +12,15 @@ __all__ = ["Buffer"]
 class Buffer:
     """What was fetched of one source partition and not processed yet."""
 
-    __slots__ = ("offset", "records", "until")
+    __slots__ = ("lost", "offset", "records", "until")
 
     def __init__(self, offset: int) -> None:
         #: Where the next slice begins.
         self.offset = offset
         self.until = offset
         self.records: list[Any] = []
+        #: Ranges of offsets that were removed before they were read, and are in no slice yet.
+        self.lost: list[tuple[int, int]] = []
 
     def take(self, topic: str, most: int) -> Slice:
         """Return at most so many records, with the offset where they end."""
@@ -27,6 +29,8 @@ class Buffer:
         else:
             taken, self.records = self.records[:most], self.records[most:]
             until = self.records[0].offset
-        part = Slice(topic, self.offset, until, taken)
+        lost = [gone for gone in self.lost if gone[0] < until]
+        self.lost = self.lost[len(lost) :]
+        part = Slice(topic, self.offset, until, taken, lost)
         self.offset = until
         return part

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from streamapp.engine.batch import Record
-from streamapp.engine.marker import LedgerEntry, Marker
+from streamapp.engine.marker import LedgerBatch, LedgerEntry, LedgerJump, Marker
 from streamapp.engine.outbox import Outgoing
 from streamapp.engine.topology import Topology
 from streamapp.state.store import TableWrites
@@ -18,12 +18,37 @@ __all__ = ["Checkpoint", "Slice", "Surroundings", "WindowRecord"]
 
 
 class Slice(NamedTuple):
-    """What was fetched of one source partition: records, and where the range ends."""
+    """What was fetched of one source partition: records, where the range ends, and what it lacks."""
 
     topic: str
     from_offset: int
     until_offset: int
     records: Sequence[Record]
+    #: Ranges of offsets within it that were removed before they were read.
+    lost: Sequence[tuple[int, int]] = ()
+
+    def batch(self, partition: int, records: int) -> LedgerBatch:
+        """Return its line in the ledger, with how many records an agent was given."""
+        return LedgerBatch(
+            topic=self.topic,
+            partition=partition,
+            from_offset=self.from_offset,
+            until_offset=self.until_offset,
+            records=records,
+        )
+
+    def jumps(self, partition: int) -> list[LedgerJump]:
+        """Return what the ledger says of the lost ranges."""
+        return [
+            LedgerJump(
+                topic=self.topic,
+                partition=partition,
+                from_offset=begin,
+                until_offset=end,
+                why="retention",
+            )
+            for begin, end in self.lost
+        ]
 
 
 class WindowRecord(msgspec.Struct):

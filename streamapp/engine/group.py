@@ -422,4 +422,5 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
                     offset,
                     begins[tp],
                 )
+                runner.jumped(tp.topic, offset, begins[tp])
                 consumer.seek(tp, begins[tp])

@@ -13,8 +13,10 @@ __all__ = [
     "MARKER_KEY",
     "LedgerBatch",
     "LedgerEntry",
+    "LedgerJump",
     "Marker",
     "Progress",
+    "decode_entry",
     "decode_marker",
 ]
 
@@ -74,11 +76,34 @@ class LedgerBatch(
     records: int
 
 
+class LedgerJump(
+    msgspec.Struct,
+    kw_only=True,
+    frozen=True,
+    rename={"from_offset": "from", "until_offset": "until"},
+):
+    """A source partition that went on elsewhere than where it was read to.
+
+    In a checkpoint, the offsets in between are lost, and lie within one of its ranges; in a reset,
+    the next range begins at `until_offset`, which may be before `from_offset`.
+    """
+
+    topic: str
+    partition: int
+    from_offset: int
+    until_offset: int
+    why: str
+
+
 class LedgerEntry(msgspec.Struct, kw_only=True):
     """One checkpoint in the ledger. Times are milliseconds since the epoch, durations milliseconds.
 
-    `previous_commit` is how long the checkpoint before this one took to commit: its own is not
-    known yet when it is written.
+    `kind` is `checkpoint`; `offsets` for one that moves the offsets alone, before its records are
+    processed (at most once) or before the first of them; or `reset`, which has jumps and no batches.
+
+    `changelogs` is where each table's changelog ended before this checkpoint: the state that its
+    batches found. `previous_commit` is how long the checkpoint before this one took to commit: its
+    own is not known yet when it is written.
     """
 
     format: int = FORMAT
@@ -91,11 +116,13 @@ class LedgerEntry(msgspec.Struct, kw_only=True):
     guarantee: str
     at: int
     batches: list[LedgerBatch]
+    jumps: list[LedgerJump] = []
     outputs: int = 0
     changes: int = 0
     late: int = 0
     dead_letters: int = 0
     watermark: int | None = None
+    changelogs: dict[str, int] = {}
     processing: float = 0.0
     previous_commit: float | None = None
 
@@ -103,6 +130,7 @@ class LedgerEntry(msgspec.Struct, kw_only=True):
 _encode = msgspec.json.Encoder().encode
 _decode_marker = msgspec.json.Decoder(Marker).decode
 _decode_progress = msgspec.json.Decoder(Progress).decode
+_decode_entry = msgspec.json.Decoder(LedgerEntry).decode
 
 
 def encode(item: Marker | LedgerEntry | Progress) -> bytes:
@@ -134,3 +162,10 @@ def decode_progress(raw: bytes, where: str) -> Progress:
     progress = _decode_progress(raw)
     _checked(progress.marker.format, where)
     return progress
+
+
+def decode_entry(raw: bytes, where: str) -> LedgerEntry:
+    """Return an entry of the ledger; raises as `decode_marker`."""
+    entry = _decode_entry(raw)
+    _checked(entry.format, where)
+    return entry

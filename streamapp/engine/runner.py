@@ -186,6 +186,12 @@ class TaskRunner:
             # Nothing but control records: the next slice covers them.
             buffer.until = until
 
+    def jumped(self, topic: str, offset: int, until: int) -> None:
+        """Take note that what was not read up to an offset is gone: the next batch tells the ledger."""
+        buffer = self._buffers.get(topic)
+        if buffer is not None:
+            buffer.lost.append((offset, until))
+
     def position(self, topic: str) -> int | None:
         """Return up to where a source was taken in, or `None` while the task is opening."""
         buffer = self._buffers.get(topic)

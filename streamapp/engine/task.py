@@ -178,6 +178,8 @@ class Task:
             guarantee=self._settings.guarantee.value,
             at=now,
             batches=batches,
+            jumps=[jump for part in slices for jump in part.jumps(self.partition)],
+            changelogs=marker.changelogs,
             outputs=len(outputs),
             changes=sum(len(w.puts) + len(w.deletes) for w in writes),
             late=late,
@@ -214,13 +216,7 @@ class Task:
                 self.watermarks.observe(part.topic, latest - source.grace_ms, now)
             else:
                 self.watermarks.seen(part.topic, now)
-        return LedgerBatch(
-            topic=part.topic,
-            partition=self.partition,
-            from_offset=part.from_offset,
-            until_offset=part.until_offset,
-            records=len(records),
-        )
+        return part.batch(self.partition, len(records))
 
     def _take_marks(self, topic: str, records: Sequence[Record]) -> list[Record]:
         data = []
@@ -388,16 +384,9 @@ class Task:
             epoch=self.epoch,
             guarantee=self._settings.guarantee.value,
             at=self._world.clock(),
-            batches=[
-                LedgerBatch(
-                    topic=part.topic,
-                    partition=self.partition,
-                    from_offset=part.from_offset,
-                    until_offset=part.until_offset,
-                    records=len(part.records),
-                )
-                for part in slices
-            ],
+            batches=[part.batch(self.partition, len(part.records)) for part in slices],
+            jumps=[jump for part in slices for jump in part.jumps(self.partition)],
+            changelogs=marker.changelogs,
         )
         return Checkpoint(marker, entry)
 
