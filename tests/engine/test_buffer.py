@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +49,7 @@ def test_each_offset_is_in_a_slice_or_lost_in_one(actions: list[tuple[str, int]]
     assert [record.offset for part in slices for record in part.records] == fed
     assert slices[0].from_offset == 100
     assert slices[-1].until_offset == position
-    for before, part in zip(slices, slices[1:], strict=False):
+    for before, part in pairwise(slices):
         assert part.from_offset == before.until_offset
     for part in slices:
         for begin, end in part.lost:
