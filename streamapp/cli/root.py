@@ -33,6 +33,9 @@ class _Entry(NamedTuple):
     extra: str | None = None
 
 
+#: Own commands that take the application with -A, as Faust's do, and are among Faust's.
+_OF_APPLICATION = frozenset({"audit"})
+
 _OWN = {
     "broker": _Entry(
         "streamapp.cli.broker", "Run a Kafka broker in one process, to try things out.", "broker"
@@ -69,13 +72,17 @@ class OwnCommands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own = [(name, entry.summary) for name, entry in _available().items()]
-        others = [
-            (name, command.get_short_help_str(limit=formatter.width))
+        listed = {
+            name: command.get_short_help_str(limit=formatter.width)
             for name, command in sorted(self.commands.items())
             if not command.hidden
-        ]
-        for title, rows in (("Commands", own), ("Commands of Faust", others)):
+        }
+        own = {name: entry.summary for name, entry in _available().items()}
+        own |= {name: listed.pop(name) for name in _OF_APPLICATION & listed.keys()}
+        for title, rows in (
+            ("Commands", sorted(own.items())),
+            ("Commands of Faust", [*listed.items()]),
+        ):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)

@@ -1,0 +1,176 @@
+"""An audit for people, and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from streamapp.ledger.audit import Audit, PartitionAudit
+from streamapp.ledger.proof import Author, Range
+
+__all__ = ["audit_json", "audit_text", "table", "time_text"]
+
+_TOTALS = (
+    "batches",
+    "records",
+    "gaps",
+    "overlaps",
+    "beyond",
+    "jumps",
+    "lost",
+    "resets",
+    "unprocessed",
+    "unprocessed_records",
+)
+
+
+def audit_json(audit: Audit) -> dict[str, Any]:
+    """Return an audit as JSON has it: `well`, totals, and the same by source partition.
+
+    Times are milliseconds since the epoch.
+    """
+    return {
+        "well": audit.well,
+        **{name: audit.total(name) for name in _TOTALS},
+        "breaks": sum(task.breaks for task in audit.tasks),
+        "partitions": [
+            {**msgspec.to_builtins(part), "lag": part.lag, "well": part.well}
+            for part in audit.partitions
+        ],
+        "tasks": [{**msgspec.to_builtins(task), "well": task.well} for task in audit.tasks],
+    }
+
+
+def audit_text(audit: Audit) -> str:
+    """Return an audit as a table, what was found in words, and a verdict in the last line."""
+    return "\n".join([*_tables(audit), *_findings(audit), _verdict(audit)])
+
+
+def _tables(audit: Audit) -> Iterator[str]:
+    for topology in dict.fromkeys(part.topology for part in audit.partitions):
+        rows = [_row(part) for part in audit.partitions if part.topology == topology]
+        head = (topology, "batches", "records", "from", "until")
+        yield from table([(*head, "committed", "end", "lag", "gaps", "overlaps", "beyond"), *rows])
+        yield ""
+
+
+def _row(part: PartitionAudit) -> tuple[str, ...]:
+    return (
+        f"{part.topic}:{part.partition}",
+        *(
+            "-" if found is None else str(found)
+            for found in (
+                part.batches,
+                part.records,
+                part.proven_from,
+                part.until,
+                part.committed,
+                part.end,
+                part.lag,
+                part.gaps,
+                part.overlaps,
+                part.beyond,
+            )
+        ),
+    )
+
+
+def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        yield "  ".join([first.ljust(widths[0]), *cells]).rstrip()
+
+
+def _findings(audit: Audit) -> Iterator[str]:
+    for part in audit.partitions:
+        name = f"{part.topic}:{part.partition}"
+        yield from _ranges(f"gap in {name}", part.gaps, part.found_gaps, "are in no batch")
+        yield from _ranges(
+            f"overlap in {name}", part.overlaps, part.found_overlaps, "are in two batches"
+        )
+        if part.beyond:
+            yield (
+                f"beyond the ledger of {part.topology}: {name} is committed {part.beyond} offsets further than "
+                f"{'its entries say' if part.until is None else part.until}"
+            )
+        for found in part.found_jumps:
+            jump = found.jump
+            yield (
+                f"jump in {name}: {jump.why} took offsets {jump.from_offset} to {jump.until_offset} before they "
+                f"were read; {_who(found.author)} went on behind them"
+            )
+        for found in part.found_resets:
+            jump = found.jump
+            yield (
+                f"reset of {name} from {jump.from_offset} to {jump.until_offset}: {jump.why}; {_who(found.author)}"
+            )
+        if part.unprocessed:
+            yield (
+                f"lost in {name}: {part.unprocessed} batches, of {part.unprocessed_records} records, were committed "
+                "and not processed (at most once)"
+            )
+    for task in audit.tasks:
+        name = f"{task.topology}/{task.partition}"
+        for found_break in task.found_breaks:
+            after = found_break.after
+            yield (
+                f"break in {name}: checkpoint {found_break.expected} is to follow, and it is "
+                f"{after.sequence}; before: {_who(found_break.before)}; after: {_who(after)}"
+            )
+        if task.beyond:
+            yield (
+                f"beyond the ledger of {name}: the state is at checkpoint {task.marked}, the ledger ends with "
+                f"{'none' if task.last is None else task.last}"
+            )
+
+
+def _ranges(what: str, count: int, found: Iterable[Range], are: str) -> Iterator[str]:
+    shown = 0
+    for shown, each in enumerate(found, 1):  # noqa: B007
+        before = "before the ledger begins" if each.before is None else _who(each.before)
+        yield (
+            f"{what}: offsets {each.from_offset} to {each.until_offset} {are}; before: {before}; "
+            f"after: {_who(each.after)}"
+        )
+    if count > shown:
+        yield f"{what}: {count - shown} more"
+
+
+def _who(author: Author) -> str:
+    return (
+        f"checkpoint {author.sequence} of worker {author.worker}, epoch {author.epoch}, "
+        f"{time_text(author.at)}"
+    )
+
+
+def time_text(milliseconds: int) -> str:
+    """Return a time as people read it, in UTC."""
+    at = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S}.{milliseconds % 1000:03d}Z"
+
+
+def _verdict(audit: Audit) -> str:
+    proven = [part for part in audit.partitions if part.since is not None]
+    if not proven and audit.well:
+        return "well: nothing is committed yet, or the ledger keeps nothing of it any more"
+    if not audit.well:
+        breaks = sum(task.breaks for task in audit.tasks)
+        counts = {
+            "gaps": audit.total("gaps"),
+            "overlaps": audit.total("overlaps"),
+            "breaks": breaks,
+            "offsets beyond the ledger": audit.total("beyond"),
+            "checkpoints beyond the ledger": sum(task.beyond for task in audit.tasks),
+        }
+        return "NOT WELL: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+    guarantees = ", ".join(sorted({name for part in proven for name in part.guarantees}))
+    since = time_text(min(part.since for part in proven if part.since is not None))
+    return (
+        f"well: {audit.total('batches')} batches of {len(proven)} partitions follow each other, with no gap and no "
+        f"overlap, since {since} ({guarantees})"
+    )
