@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import json
 from typing import Any, ClassVar, NoReturn
 
@@ -33,7 +34,7 @@ class LedgerCommand(AppCommand):
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run the command, without Faust's worker around it, and exit."""
-        log_to_stderr()
+        log_to_stderr(logging.WARNING)
         try:
             code = asyncio.run(self.run(*self.args, *args, **self.kwargs, **kwargs))
         except StreamappError as error:
