@@ -295,7 +295,7 @@ class App(faust.App):
 
     def worker_init(self) -> None:
         """Make the project's forms of Faust's commands known."""
-        from streamapp.cli import audit, declared, worker  # noqa: F401  (they register themselves)
+        from streamapp.cli import audit, batches, declared, worker  # noqa: F401  (they register themselves)
 
         super().worker_init()
 

@@ -187,6 +187,19 @@ class LedgerReader:
             for record in records:
                 yield tp, decode_entry(record.value, _where("entry", tp, record.offset))
 
+    async def new_entries(
+        self, positions: Mapping[TopicPartition, int]
+    ) -> AsyncIterator[tuple[TopicPartition, LedgerEntry]]:
+        """Yield the entries of ledger partitions from some positions on, as they come, without an end."""
+        self.consumer.assign(list(positions))
+        for tp, position in positions.items():
+            self.consumer.seek(tp, position)
+        while True:
+            fetched = await self._whole_batches.getmany(*positions, timeout_ms=_POLL_MS)
+            for tp, found in fetched.items():
+                for record in found:
+                    yield tp, decode_entry(record.value, _where("entry", tp, record.offset))
+
     # ------------------------------------------------------------------ where a topology stands
 
     async def standing(self, topology: Topology) -> Standing:

@@ -1,4 +1,4 @@
-"""An audit for people, and for programs."""
+"""An audit for people and for programs, and batches a line each."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from streamapp.ledger.audit import Audit, PartitionAudit
+from streamapp.ledger.batches import CommittedBatch
 from streamapp.ledger.proof import Author, Range
 
-__all__ = ["audit_json", "audit_text", "table", "time_text"]
+__all__ = ["audit_json", "audit_text", "batches_text", "time_text"]
 
 _TOTALS = (
     "batches",
@@ -53,7 +54,7 @@ def _tables(audit: Audit) -> Iterator[str]:
     for topology in dict.fromkeys(part.topology for part in audit.partitions):
         rows = [_row(part) for part in audit.partitions if part.topology == topology]
         head = (topology, "batches", "records", "from", "until")
-        yield from table([(*head, "committed", "end", "lag", "gaps", "overlaps", "beyond"), *rows])
+        yield from _table([(*head, "committed", "end", "lag", "gaps", "overlaps", "beyond"), *rows])
         yield ""
 
 
@@ -78,7 +79,7 @@ def _row(part: PartitionAudit) -> tuple[str, ...]:
     )
 
 
-def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a table: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:
@@ -174,3 +175,27 @@ def _verdict(audit: Audit) -> str:
         f"well: {audit.total('batches')} batches of {len(proven)} partitions follow each other, with no gap and no "
         f"overlap, since {since} ({guarantees})"
     )
+
+
+_BATCHES = "{:24}  {:32}  {:>7}  {:>7}  {:>7}  {:>4}  {:>4}  {:>24}  {:>8}  {:>8}  {}"
+
+
+def batches_text(batches: Iterable[CommittedBatch], *, head: bool) -> Iterator[str]:
+    """Yield batches as lines of a table, with its head or without; durations are milliseconds."""
+    if head:
+        columns = "records outputs changes late dead watermark process commit worker"
+        yield _BATCHES.format("processed at", "batch", *columns.split())
+    for batch in batches:
+        yield _BATCHES.format(
+            time_text(batch.at),
+            batch.id,
+            batch.records,
+            batch.outputs,
+            batch.changes,
+            batch.late,
+            batch.dead_letters,
+            "-" if batch.watermark is None else time_text(batch.watermark),
+            "-" if batch.committed_only else f"{batch.processing:.1f}",
+            "-" if batch.commit is None else f"{batch.commit:.1f}",
+            batch.worker,
+        )
