@@ -109,7 +109,8 @@ async def kill_and_receive(
             last.send_signal(signal.SIGTERM)
             while last.poll() is None:  # noqa: ASYNC110
                 await asyncio.sleep(1.0)
-            assert last.returncode == 0
+            # With nothing left to receive it may be told to end before it has begun to listen.
+            assert last.returncode in (0, -signal.SIGTERM)
         finally:
             last.kill()
             last.wait()
