@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from streamapp.engine import App as App
     from streamapp.engine import Batch as Batch
     from streamapp.engine import Batches as Batches
+    from streamapp.engine import ErrorPolicy as ErrorPolicy
     from streamapp.engine import KeyBy as KeyBy
+    from streamapp.engine import OnError as OnError
     from streamapp.engine import Topic as Topic
     from streamapp.engine import WindowRecord as WindowRecord
     from streamapp.state import Aggregate as Aggregate
@@ -29,8 +31,19 @@ if TYPE_CHECKING:
     from streamapp.state import TopK as TopK
     from streamapp.state import Window as Window
     from streamapp.state import WindowedTable as WindowedTable
+    from streamapp.supervision import Backoff as Backoff
+    from streamapp.supervision import Budget as Budget
 
-_ENGINE = ("App", "Batch", "Batches", "KeyBy", "Topic", "WindowRecord")
+_ENGINE = (
+    "App",
+    "Batch",
+    "Batches",
+    "ErrorPolicy",
+    "KeyBy",
+    "OnError",
+    "Topic",
+    "WindowRecord",
+)
 _STATE = (
     "Aggregate",
     "BatchTable",
@@ -46,20 +59,25 @@ _STATE = (
 _HOMES = {
     **dict.fromkeys(_ENGINE, "streamapp.engine"),
     **dict.fromkeys(_STATE, "streamapp.state"),
+    **dict.fromkeys(("Backoff", "Budget"), "streamapp.supervision"),
     "app": "streamapp.application",
 }
 
 __all__ = [
     "Aggregate",
     "App",
+    "Backoff",
     "Batch",
     "BatchTable",
     "Batches",
+    "Budget",
     "Count",
+    "ErrorPolicy",
     "KeyBy",
     "Max",
     "Mean",
     "Min",
+    "OnError",
     "Sum",
     "TopK",
     "Topic",

@@ -6,6 +6,8 @@ whatever the project raises on purpose.
 
 __all__ = [
     "AgentError",
+    "AgentFailed",
+    "AgentStopped",
     "ConfigurationError",
     "DecodeError",
     "ForeignStoreError",
@@ -56,6 +58,14 @@ class RecordError(StreamappError):
 
 class AgentError(StreamappError):
     """An agent ended in a way that is no error of its own code."""
+
+
+class AgentFailed(StreamappError):
+    """A batch agent raised what its error policy escalates; the cause is what it raised."""
+
+
+class AgentStopped(StreamappError):
+    """A batch agent raised what stops its task by its error policy; the cause is what it raised."""
 
 
 class TaskClosed(StreamappError):

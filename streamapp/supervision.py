@@ -3,6 +3,9 @@
 The directive is chosen by the type of the exception, as Akka's supervisors choose it. Between two
 tries there is a pause that doubles, and a budget of restarts in a sliding window: work that fails
 again and again is not mended by one more try, so that its error escalates.
+
+What a batch agent does about an exception is a choice of its own, among other directives
+(`streamapp.engine.error_policy`); choosing by type, budgets and pauses are the same.
 """
 
 import asyncio
@@ -17,11 +20,30 @@ from typing import TypeVar
 
 from streamapp.errors import StreamappError
 
-__all__ = ["Backoff", "Directive", "Failure", "RestartBudget", "RestartsExhausted", "Supervision"]
+__all__ = [
+    "Backoff",
+    "Budget",
+    "Directive",
+    "Failure",
+    "RestartsExhausted",
+    "Supervision",
+    "listed_for",
+]
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+Listed = TypeVar("Listed")
+
+
+def listed_for(
+    error: Exception, listed: Mapping[type[Exception], Listed], default: Listed
+) -> Listed:
+    """What is listed for an exception: the first of its classes, in their order, that is there."""
+    for kind in type(error).__mro__:
+        if kind in listed:
+            return listed[kind]
+    return default
 
 
 class Directive(StrEnum):
@@ -40,15 +62,15 @@ class Directive(StrEnum):
 class RestartsExhausted(StreamappError):
     """Work failed more often than its budget allows; the cause is its last error."""
 
-    def __init__(self, name: str, budget: "RestartBudget", error: BaseException) -> None:
+    def __init__(self, name: str, budget: "Budget", error: BaseException) -> None:
         super().__init__(
             f"{name} failed again after {budget.most} restarts within {budget.within:g} s and is"
             f" given up; the last error was {type(error).__name__}: {error}"
         )
 
 
-class RestartBudget:
-    """At most `most` restarts in any `within` seconds.
+class Budget:
+    """At most `most` restarts, or whatever is counted, in any `within` seconds.
 
     Args:
         most: 0 allows none.
@@ -60,19 +82,26 @@ class RestartBudget:
 
     def __init__(self, most: int = 10, within: float = 60.0) -> None:
         if most < 0 or not within > 0:
-            raise ValueError(f"a budget of {most} restarts in {within} s makes no sense")
+            raise ValueError(f"a budget of {most} in {within} s makes no sense")
         self.most = most
         self.within = within
         self._spent: deque[float] = deque()
 
+    def __repr__(self) -> str:
+        return f"Budget(most={self.most}, within={self.within:g})"
+
+    def anew(self) -> "Budget":
+        """The same budget, with nothing of it spent."""
+        return Budget(self.most, self.within)
+
     def spent(self, now: float) -> int:
-        """Restarts in the window that ends now."""
+        """How many were taken in the window that ends now."""
         while self._spent and now - self._spent[0] >= self.within:
             self._spent.popleft()
         return len(self._spent)
 
     def spend(self, now: float) -> bool:
-        """Take one restart; False, and nothing is taken, when none is left."""
+        """Take one; False, and nothing is taken, when none is left."""
         if self.spent(now) >= self.most:
             return False
         self._spent.append(now)
@@ -135,18 +164,15 @@ class Supervision:
 
     directives: Mapping[type[Exception], Directive] = field(default_factory=dict)
     default: Directive = Directive.RESTART
-    budget: RestartBudget = field(default_factory=RestartBudget)
+    budget: Budget = field(default_factory=Budget)
     backoff: Backoff = field(default_factory=Backoff)
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     chance: Callable[[], float] = random.random
 
     def directive(self, error: Exception) -> Directive:
-        """What holds for an exception: the first of its classes, in their order, that is listed."""
-        for kind in type(error).__mro__:
-            if kind in self.directives:
-                return self.directives[kind]
-        return self.default
+        """What holds for an exception."""
+        return listed_for(error, self.directives, self.default)
 
     async def supervise(
         self,

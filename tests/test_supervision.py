@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from streamapp.supervision import (
     Backoff,
+    Budget,
     Directive,
     Failure,
-    RestartBudget,
     RestartsExhausted,
     Supervision,
 )
@@ -154,7 +154,7 @@ async def test_failures_far_apart_neither_escalate_nor_wait_long(hands: Hands):
     within=st.floats(0.5, 60),
 )
 def test_the_budget_is_that_of_a_sliding_window(gaps: list[float], most: int, within: float):
-    budget = RestartBudget(most, within)
+    budget = Budget(most, within)
     now, granted = 0.0, list[float]()
     for gap in gaps:
         now += gap
@@ -185,7 +185,7 @@ def test_a_pause_is_within_its_bounds(failures: int, chance: float, jitter: floa
 @pytest.mark.parametrize("settings", [(-1, 60.0), (10, 0.0), (10, -1.0)])
 def test_a_budget_that_makes_no_sense_is_refused(settings: tuple[int, float]):
     with pytest.raises(ValueError, match="makes no sense"):
-        RestartBudget(*settings)
+        Budget(*settings)
 
 
 @pytest.mark.parametrize("settings", [(0.0, 5.0, 0.5), (2.0, 1.0, 0.5), (0.1, 5.0, 1.5)])

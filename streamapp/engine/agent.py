@@ -13,6 +13,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from streamapp.engine.batch import Batch
+from streamapp.engine.error_policy import ErrorPolicy
 from streamapp.engine.topic import Topic
 from streamapp.errors import AgentError, ConfigurationError
 from streamapp.state.table import Table, WindowedTable
@@ -38,6 +39,7 @@ class BatchAgent:
         within: seconds after its first record at which a batch is processed.
         max_records: records at which it is processed at once.
         uses: the tables, `key_by`s and topics that it works with.
+        errors: what follows when it raises; the engine's setting without one.
     """
 
     name: str
@@ -48,6 +50,7 @@ class BatchAgent:
     max_records: int
     sinks: Sequence[Topic]
     uses: frozenset[Any]
+    errors: ErrorPolicy | None = None
 
     def __post_init__(self) -> None:
         if not (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +16,7 @@ from mode.types import ServiceT
 
 from streamapp.engine.agent import AgentFunction, BatchAgent, named_in
 from streamapp.engine.engine import Engine
+from streamapp.engine.error_policy import ErrorPolicy, OnError
 from streamapp.engine.key_by import KeyBy
 from streamapp.engine.receiving import DeclaredReceiver, ReceiverFunction, Receiving
 from streamapp.engine.settings import EngineSettings, Guarantee
@@ -128,6 +129,7 @@ class App(faust.App):
         max_records: int = 10_000,
         sink: Topic | Sequence[Topic] = (),
         uses: Iterable[Any] = (),
+        errors: ErrorPolicy | Mapping[type[Exception], OnError] | None = None,
     ) -> Callable[[AgentFunction], BatchAgent]:
         """Declare a batch agent.
 
@@ -140,6 +142,8 @@ class App(faust.App):
             max_records: records at which it is processed at once.
             sink: where what the agent yields goes.
             uses: tables, `key_by`s and topics that the function does not name in its own body.
+            errors: what follows when it raises: a policy, or directives by exception type; without
+                one `EngineSettings.errors`.
 
         Raises:
             ConfigurationError: the name is taken, or an option makes no sense.
@@ -162,6 +166,7 @@ class App(faust.App):
                 max_records,
                 sinks,
                 frozenset({*uses, *named_in(function, (Table, Topic))}),
+                None if errors is None else ErrorPolicy.of(errors),
             )
             self.batch_agents[agent_name] = agent
             venusian.attach(function, lambda scanner, found, item: None, category=SCAN_AGENT)

@@ -234,6 +234,8 @@ class Engine(Service):
             except KafkaError:
                 return None
             for runner in runners.values():
+                if runner.stopped is not None:
+                    continue
                 if not runner.quiet:
                     return None
                 for tp in runner.sources:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from streamapp.errors import RecordError
 
-__all__ = ["Headers", "Outbox", "Outgoing"]
+__all__ = ["Headers", "Outbox", "Outgoing", "no_partition"]
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -38,18 +39,25 @@ class Outbox:
     Arguments:
         limits: the largest record that a topic takes, in bytes.
         default_limit: the same for topics that are not in `limits`.
+        partitions: partition counts of topics, as far as they are known.
     """
 
-    def __init__(self, limits: dict[str, int], default_limit: int) -> None:
+    def __init__(
+        self,
+        limits: Mapping[str, int],
+        default_limit: int,
+        partitions: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self._limits = limits
         self._default_limit = default_limit
+        self._partitions = partitions
         self.records: list[Outgoing] = []
 
     def put(self, record: Outgoing) -> None:
         """Add a record.
 
         Raises:
-            RecordError: it is larger than its topic takes.
+            RecordError: it is larger than its topic takes, or for a partition that is not there.
         """
         limit = self._limits.get(record.topic, self._default_limit)
         if record.size > limit:
@@ -57,6 +65,10 @@ class Outbox:
                 f"a record for {record.topic} with key {_shown(record.key)} needs {record.size:,} bytes, the topic "
                 f"takes {limit:,}: send less, or raise the topic's max.message.bytes and the app's max_record_bytes"
             )
+        if record.partition is not None:
+            count = self._partitions.get(record.topic)
+            if count is not None and not 0 <= record.partition < count:
+                raise no_partition(record.topic, record.partition, count)
         self.records.append(record)
 
     def limit(self, topic: str) -> int:
@@ -71,6 +83,14 @@ class Outbox:
     def clear(self) -> None:
         """Drop the records."""
         self.records = []
+
+
+def no_partition(topic: str, partition: int, count: int) -> RecordError:
+    """Return the error of a record for a partition that is not there."""
+    return RecordError(
+        f"a record is sent to partition {partition} of {topic}, which has {count}: send it to one of "
+        "those, or let its key decide"
+    )
 
 
 def _shown(key: bytes | None) -> str:

@@ -18,7 +18,7 @@ from aiokafka.errors import ProducerClosed
 from aiokafka.partitioner import DefaultPartitioner
 
 from streamapp.engine import seams
-from streamapp.engine.outbox import Outgoing
+from streamapp.engine.outbox import Outgoing, no_partition
 from streamapp.engine.settings import EngineSettings
 from streamapp.errors import RecordError, TaskClosed
 from streamapp.faults import fault_point
@@ -107,10 +107,7 @@ class _Batches:
             self._partitions[record.topic] = partitions
         if record.partition is not None:
             if record.partition not in partitions:
-                raise RecordError(
-                    f"a record is sent to partition {record.partition} of {record.topic}, which has "
-                    f"{len(partitions)}: send it to one of those, or let its key decide"
-                )
+                raise no_partition(record.topic, record.partition, len(partitions))
             return record.partition
         if record.key is None:
             return partitions[keyless % len(partitions)]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -23,13 +24,15 @@ from aiokafka.errors import KafkaError
 
 from streamapp.engine.buffer import Buffer
 from streamapp.engine.checkpoint import Checkpoint, Slice
+from streamapp.engine.error_handling import ErrorHandling, ranges
 from streamapp.engine.marker import MARKER_KEY, Marker, encode
 from streamapp.engine.outbox import Outgoing
+from streamapp.engine.parts import Part
 from streamapp.engine.producer import TaskProducer
 from streamapp.engine.restore import Restore, has_missed_tombstones
 from streamapp.engine.settings import Guarantee
 from streamapp.engine.task import Task
-from streamapp.errors import ForeignStoreError, StreamappError, TaskClosed
+from streamapp.errors import AgentStopped, ForeignStoreError, TaskClosed
 from streamapp.faults import fault_point
 from streamapp.state.store import Store
 
@@ -88,7 +91,9 @@ class TaskRunner:
         self._busy = False
         self._opening = False
         self._after = after
-        self._failures = 0
+        self._errors = ErrorHandling(group.topology, partition, group.settings)
+        #: Why an agent's error policy has stopped it.
+        self.stopped: AgentStopped | None = None
         self.epoch = -1
         self.checkpoints = 0
         #: Changelog records that its last open restored.
@@ -204,14 +209,16 @@ class TaskRunner:
 
     @property
     def quiet(self) -> bool:
-        """Whether all that was taken in is processed and committed."""
+        """Whether all that was taken in is processed and committed, or never will be."""
+        if self.stopped is not None:
+            return True
         return bool(self._buffers) and not self._busy and self._pending == 0
 
     # ------------------------------------------------------------------ opening
 
     async def _run(self) -> None:
         failures = 0
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and self.stopped is None:
             before = self.checkpoints
             try:
                 if not self._producer.is_open or self.task is None:
@@ -223,6 +230,12 @@ class TaskRunner:
                 await self._seek()
                 await self._work()
             except _Revoked:
+                return
+            except AgentStopped as error:
+                log.error("%s", error, exc_info=error.__cause__)
+                self.stopped = error
+                self._buffers = {}
+                await self._drop_batch()
                 return
             except (TaskClosed, KafkaError, OSError) as error:
                 failures = 0 if self.checkpoints > before else failures + 1
@@ -398,55 +411,42 @@ class TaskRunner:
         }
 
     async def _checkpoint(self, task: Task, slices: Sequence[Slice]) -> None:
-        guarantee = self._settings.guarantee
-        if guarantee is Guarantee.AT_MOST_ONCE and slices:
+        """Commit a batch, in one checkpoint or, when an agent raises, in one for each of its parts."""
+        once = self._settings.guarantee is Guarantee.AT_MOST_ONCE
+        if once and slices:
             skipping = task.skipping(slices)
             await self._commit(task, skipping, slices)
-        checkpoint = await self._process(task, slices)
-        if checkpoint is None:
-            return
+        parts = deque([Part(slices)])
+        while parts:
+            part = parts.popleft()
+            caught_up = set() if parts else self._caught_up()
+            try:
+                checkpoint = await task.process(part.slices, caught_up, part.condemned)
+            except Exception as error:
+                fault = task.fault(error)
+                task.rolled_back()
+                instead, pause = self._errors.failed(part, fault)
+                parts.extendleft(reversed(instead))
+                await self._pause(pause)
+            else:
+                await self._publish(task, checkpoint, part.slices)
+            if parts and self._stopping.is_set() and not once:
+                raise _Revoked
+
+    async def _publish(self, task: Task, checkpoint: Checkpoint, slices: Sequence[Slice]) -> None:
         fault_point("checkpoint.processed")
         unknown = {
             record.topic for record in checkpoint.outputs
         } - self._group.surroundings.partitions.keys()
         if unknown:
             await self._group.make_topics(unknown)
-        if guarantee is Guarantee.AT_LEAST_ONCE:
+        if self._settings.guarantee is Guarantee.AT_LEAST_ONCE:
             await self._group.output.send(
                 checkpoint.leaving(self._topology), keyless=checkpoint.marker.sequence
             )
             fault_point("checkpoint.outputs-sent")
         await self._commit(task, checkpoint, slices)
-
-    async def _process(self, task: Task, slices: Sequence[Slice]) -> Checkpoint | None:
-        """Run the agents until they succeed; `None` when there is nothing to commit."""
-        while True:
-            try:
-                checkpoint = await task.process(slices, self._caught_up())
-            except Exception as error:
-                task.rolled_back()
-                where = _ranges(slices, self.partition)
-                if self._settings.guarantee is Guarantee.AT_MOST_ONCE:
-                    log.exception(
-                        "%s failed in %s: at most once, so this batch is lost", self.name, where
-                    )
-                    return None
-                self._failures += 1
-                if self._failures >= self._settings.attempts:
-                    raise StreamappError(
-                        f"{self.name} failed {self._failures} times in {where} ({type(error).__name__}: {error}): "
-                        "nothing of it was committed; mend the agent and start the worker again"
-                    ) from error
-                pause = self._backoff(self._failures)
-                log.exception(
-                    "%s failed in %s: it is tried again in %.1f s", self.name, where, pause
-                )
-                await self._pause(pause)
-                if self._stopping.is_set():
-                    raise _Revoked from error
-            else:
-                self._failures = 0
-                return checkpoint
+        self._errors.succeeded()
 
     async def _commit(self, task: Task, checkpoint: Checkpoint, slices: Sequence[Slice]) -> None:
         began = time.perf_counter()
@@ -465,10 +465,10 @@ class TaskRunner:
         task.committed(checkpoint, changelogs, (time.perf_counter() - began) * 1000)
         if checkpoint.entry.dead_letters:
             log.warning(
-                "%s: %d records of %s went to the dead letters, %s",
+                "%s: %d of the records in %s went to the dead letters, %s",
                 self.name,
                 checkpoint.entry.dead_letters,
-                _ranges(slices, self.partition),
+                ranges(slices, self.partition),
                 self._group.surroundings.dead_letter_topic,
             )
         self.checkpoints += 1
@@ -486,10 +486,3 @@ class TaskRunner:
                 Outgoing(topology.ledger_topic, None, encode(checkpoint.entry), partition),
             ),
         )
-
-
-def _ranges(slices: Sequence[Slice], partition: int) -> str:
-    """Return the ids of the batches that slices make, for a message."""
-    return ", ".join(
-        f"{part.topic}:{partition}:{part.from_offset}-{part.until_offset}" for part in slices
-    )

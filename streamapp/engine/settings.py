@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+
+from streamapp.engine.error_policy import ErrorPolicy
 
 __all__ = ["EngineSettings", "Guarantee"]
 
@@ -35,8 +37,8 @@ class EngineSettings:
         commit_deadline: after which a commit's outcome counts as unknown.
         replication: of the topics that the engine makes; `-1` is the broker's default.
         trim_interval: between two rounds of deleting what was read of repartition topics.
-        attempts: how often a batch is tried before an agent's error stops the worker.
-        backoff: the first and the longest pause between two tries.
+        errors: what follows when an agent raises that has no policy of its own.
+        backoff: the first and the longest pause between two tries to open a task.
         receiver_timeout: without a sign of life, after which another worker runs a receiver.
         compression: of what the engine publishes: `None`, `gzip`, `snappy`, `lz4` or `zstd`.
     """
@@ -57,7 +59,7 @@ class EngineSettings:
     replication: int = -1
     compression: str | None = None
     trim_interval: float = 30.0
-    attempts: int = 10
+    errors: ErrorPolicy = field(default_factory=ErrorPolicy)
     backoff: tuple[float, float] = (0.1, 5.0)
     #: Tasks that open (fence and restore) at the same time.
     opening: int = 8

@@ -23,6 +23,7 @@ from streamapp.engine.dead_letters import dead_letter
 from streamapp.engine.key_by import Combiner, KeyBy, UpstreamMark, is_mark, mark_record, read_mark
 from streamapp.engine.marker import LedgerBatch, LedgerEntry, Marker, Progress
 from streamapp.engine.outbox import Outbox, Outgoing
+from streamapp.engine.parts import Fault
 from streamapp.engine.settings import EngineSettings
 from streamapp.engine.topology import Topology
 from streamapp.engine.watermarks import Watermarks
@@ -57,7 +58,9 @@ class Task:
         self._settings = settings
         self._world = surroundings
         self._cursor = Cursor()
-        self._outbox = Outbox(surroundings.limits, settings.max_record_bytes)
+        self._outbox = Outbox(
+            surroundings.limits, settings.max_record_bytes, surroundings.partitions
+        )
         #: The live sides of its tables, by name.
         self.tables: dict[str, PlainState | TaskWindows] = {}
         self._plain: list[PlainState] = []
@@ -72,6 +75,10 @@ class Task:
         self._announcing: UpstreamMark | None = None
         self._last_commit: float | None = None
         self._dead_letters = 0
+        #: Who is at work on which batch, and whether windows are being closed: see `fault`.
+        self._agent: BatchAgent | None = None
+        self._batch: Batch | None = None
+        self._in_window = False
         self._latest: int | None = None
         self.context = copy_context()
         self.context.run(self._bind)
@@ -145,23 +152,34 @@ class Task:
 
     # ------------------------------------------------------------------ a batch
 
-    async def process(self, slices: Sequence[Slice], caught_up: Iterable[str] = ()) -> Checkpoint:
+    async def process(
+        self,
+        slices: Sequence[Slice],
+        caught_up: Iterable[str] = (),
+        condemned: Fault | None = None,
+    ) -> Checkpoint:
         """Run the agents over what was fetched; return the checkpoint that makes it visible.
 
         No slices at all is a checkpoint of time alone: it closes what the watermark closes.
 
+        Arguments:
+            condemned: why the records go to the dead letters instead of to the agents.
+
         Raises:
-            Exception: what an agent raised, with `rolled_back` still to be called.
+            Exception: what an agent raised, with `rolled_back` still to be called, and `fault` before.
         """
         began = time.perf_counter()
         now = self._world.clock()
         self._latest = None
-        batches = [await self._process(part, now) for part in slices]
+        self._agent, self._batch, self._in_window = None, None, False
+        batches = [await self._process(part, now, condemned) for part in slices]
         self._cursor.clear()
         watermark = self.watermarks.advance(now, caught_up) if self.topology.windowed else None
         late = sum(state.late for _, state in self._windowed)
+        self._in_window = True
         for table, state in self._windowed:
             self._emit_windows(table, state, watermark)
+        self._in_window = False
         for combiner in self._combiners:
             combiner.flush(now if self._latest is None else self._latest)
         self._announce(now)
@@ -190,7 +208,15 @@ class Task:
         )
         return Checkpoint(marker, entry, outputs, writes)
 
-    async def _process(self, part: Slice, now: int) -> LedgerBatch:
+    def fault(self, error: Exception) -> Fault:
+        """Return what `process` raised with where it was; to be asked before `rolled_back`."""
+        batch, index = self._batch, self._cursor.index
+        if batch is None:
+            return Fault(error, in_window=self._in_window)
+        at_hand = batch.records[index].offset if 0 <= index < len(self._cursor.times) else None
+        return Fault(error, self._agent, batch.topic, at_hand)
+
+    async def _process(self, part: Slice, now: int, condemned: Fault | None) -> LedgerBatch:
         source = self._sources[part.topic]
         records = part.records
         if isinstance(source, KeyBy):
@@ -204,12 +230,19 @@ class Task:
             self._cursor,
             lambda record, error: self._dead_letter(part.topic, record, error),
         )
-        if records:
+        if condemned is not None:
+            for record in records:
+                self._dead_letter(part.topic, record, condemned.error, condemned.agent)
+            self.watermarks.seen(part.topic, now)
+        elif records:
+            self._batch = batch
             for run in self._runs:
                 if run.agent.topic.name == part.topic:
+                    self._agent = run.agent
                     batch.at_hand()
                     await run.process(batch)
                     self._send_late(batch)
+            self._agent = self._batch = None
             if self.topology.windowed and (times := batch.event_times):
                 latest = max(times)
                 self._latest = latest if self._latest is None else max(self._latest, latest)
@@ -232,11 +265,14 @@ class Task:
         for sink in agent.sinks:
             self._outbox.put(sink.outgoing(None, value))
 
-    def _dead_letter(self, topic: str, record: Record, error: Exception) -> None:
+    def _dead_letter(
+        self, topic: str, record: Record, error: Exception, agent: BatchAgent | None = None
+    ) -> None:
         self._dead_letters += 1
         target = self._world.dead_letter_topic
         limit = self._outbox.limit(target)
-        self._outbox.put(dead_letter(target, topic, self.partition, record, error, limit))
+        name = None if agent is None else agent.name
+        self._outbox.put(dead_letter(target, topic, self.partition, record, error, limit, name))
 
     def _send_late(self, batch: Batch) -> None:
         for table, state in self._windowed:

@@ -10,7 +10,8 @@
 A fixture is as short: `async with app.test() as t: yield t`.
 """
 
+from streamapp.engine.dead_letters import DeadLetter
 from streamapp.testing.app_test import AppTest
-from streamapp.testing.records import DeadLetter, Sent
+from streamapp.testing.records import Sent
 
 __all__ = ["AppTest", "DeadLetter", "Sent"]

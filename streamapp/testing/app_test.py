@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from streamapp.engine.agent import BatchAgent
 from streamapp.engine.checkpoint import Surroundings
 from streamapp.engine.context import current_outbox
+from streamapp.engine.dead_letters import DeadLetter, read_dead_letter
 from streamapp.engine.key_by import KeyBy, is_mark
 from streamapp.engine.marker import LedgerEntry, Marker
 from streamapp.engine.outbox import Outbox, Outgoing
@@ -32,7 +33,7 @@ from streamapp.state.time import to_milliseconds
 from streamapp.state.windowed import parse_pane_key
 from streamapp.state.windows import milliseconds
 from streamapp.testing.log import Log
-from streamapp.testing.records import DeadLetter, Sent, dead_letter, sent
+from streamapp.testing.records import Sent, sent
 from streamapp.testing.restoring import latest_marker
 from streamapp.testing.views import PlainView, WindowedView, merged, view_of
 from streamapp.testing.worker import Moment, Worker
@@ -64,6 +65,8 @@ class AppTest:
         agents: only the topologies of these agents run; without it, all that are declared.
         partitions: of every topic, whatever is declared.
         processing_guarantee: in place of the application's.
+        error_policies: follow the agents' error policies, as a worker does (but for the pauses);
+            without it, what an agent raises comes out of `send`.
         now: where the clock begins: milliseconds (int), seconds (float), datetime or ISO 8601.
     """
 
@@ -74,6 +77,7 @@ class AppTest:
         agents: Iterable[BatchAgent] | None = None,
         partitions: int | None = None,
         processing_guarantee: str | Guarantee | None = None,
+        error_policies: bool = False,
         now: int | float | str | datetime = _BEGIN,
     ) -> None:
         self.app = app
@@ -94,7 +98,9 @@ class AppTest:
             worker="test",
             dead_letter_topic=app.dead_letter_topic,
         )
-        self._worker = Worker(self.topologies, self._settings, self._world, self._log)
+        self._worker = Worker(
+            self.topologies, self._settings, self._world, self._log, error_policies
+        )
         self._holding = 0
         self._round_robin = 0
         self._bound: list[tuple[Any, Token[Any]]] = []
@@ -215,6 +221,7 @@ class AppTest:
 
         Raises:
             Exception: what an agent raised. Nothing of its batch is visible; `run` tries it again.
+            AgentFailed: with `error_policies`, what they escalate.
         """
         declared = self._source(topic)
         record = declared.outgoing(key, value, partition, None, headers)
@@ -304,7 +311,8 @@ class AppTest:
     def dead_letters(self) -> list[DeadLetter]:
         """The records that could not be processed."""
         name = self.app.dead_letter_topic
-        return [dead_letter(record) for record in self._worker.outputs if record.topic == name]
+        letters = (read_dead_letter(r) for r in self._worker.outputs if r.topic == name)
+        return [letter for letter in letters if letter is not None]
 
     @property
     def ledger(self) -> list[LedgerEntry]:

@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from aiokafka.partitioner import DefaultPartitioner
 
-from streamapp.engine.outbox import Headers, Outgoing
-from streamapp.errors import RecordError
+from streamapp.engine.outbox import Headers, Outgoing, no_partition
 
 __all__ = ["Log", "LoggedRecord"]
 
@@ -72,9 +71,7 @@ class Log:
         count = self.partitions.setdefault(record.topic, self.default_partitions)
         if record.partition is not None:
             if not 0 <= record.partition < count:
-                raise RecordError(
-                    f"the topic {record.topic} has {count} partitions: there is no partition {record.partition}"
-                )
+                raise no_partition(record.topic, record.partition, count)
             return record.partition
         if record.key is None:
             return keyless % count

@@ -9,7 +9,7 @@ from streamapp.engine.outbox import Headers
 from streamapp.engine.topic import Topic
 from streamapp.testing.log import LoggedRecord
 
-__all__ = ["DeadLetter", "Sent", "dead_letter", "sent"]
+__all__ = ["Sent", "sent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +27,6 @@ class Sent:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A record that could not be processed: where it was, what is wrong, and its bytes."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    error: str
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-
-
 def sent(record: LoggedRecord, topic: Topic | None) -> Sent:
     """Return a record decoded by its topic's codecs, or as bytes when nobody declared the topic."""
     key: Any = record.key
@@ -51,22 +37,3 @@ def sent(record: LoggedRecord, topic: Topic | None) -> Sent:
         if value is not None:
             value = topic.value_codec.decode(value)
     return Sent(key, value, record.headers, record.timestamp, record.partition, record.offset)
-
-
-def dead_letter(record: LoggedRecord) -> DeadLetter:
-    """Return a dead letter by the headers that the engine gave it."""
-    told = {
-        name: value.decode(errors="replace")
-        for name, value in record.headers
-        if name.startswith("streamapp-")
-    }
-    return DeadLetter(
-        told["streamapp-topic"],
-        int(told["streamapp-partition"]),
-        int(told["streamapp-offset"]),
-        int(told["streamapp-timestamp"]),
-        told["streamapp-error"],
-        record.key,
-        record.value,
-        tuple(header for header in record.headers if not header[0].startswith("streamapp-")),
-    )

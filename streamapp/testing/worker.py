@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Sequence
 from contextvars import copy_context
 from pathlib import Path
 from typing import Literal
 
 from streamapp.engine.checkpoint import Checkpoint, Slice, Surroundings
+from streamapp.engine.error_handling import ErrorHandling
 from streamapp.engine.marker import MARKER_KEY, LedgerEntry, encode
 from streamapp.engine.outbox import Outgoing
+from streamapp.engine.parts import Fault, Part
 from streamapp.engine.settings import EngineSettings, Guarantee
 from streamapp.engine.task import Task
 from streamapp.engine.topology import Topology
-from streamapp.errors import StreamappError
+from streamapp.errors import AgentStopped, StreamappError, TaskClosed
 from streamapp.state.store import Store, StoreMemory
 from streamapp.testing.log import Log, LoggedRecord
 from streamapp.testing.restoring import restore
@@ -36,6 +39,9 @@ _ROOM = 256 << 20
 class Worker:
     """Runs every task of its topologies, one after the other, until there is nothing left to do.
 
+    Arguments:
+        error_policies: follow the agents' policies; without it, what they raise is raised.
+
     Attributes:
         tasks: by topology and partition; none before `open` and after `close`.
         outputs: what the tasks have published, in order.
@@ -50,6 +56,7 @@ class Worker:
         settings: EngineSettings,
         surroundings: Surroundings,
         log: Log,
+        error_policies: bool = False,
     ) -> None:
         self.tasks: dict[str, list[Task]] = {}
         self.outputs: list[LoggedRecord] = []
@@ -60,6 +67,10 @@ class Worker:
         self._settings = settings
         self._world = surroundings
         self._log = log
+        self._error_policies = error_policies
+        self._handling: dict[str, ErrorHandling] = {}
+        #: The tasks that their agents' policies have stopped, by name.
+        self._stopped: set[str] = set()
 
     # ------------------------------------------------------------------ its life
 
@@ -85,6 +96,8 @@ class Worker:
         if not keep_stores:
             for topology in self._topologies:
                 shutil.rmtree(self.directory / topology.name)
+        self._handling.clear()
+        self._stopped.clear()
         self._open()
 
     @property
@@ -132,6 +145,8 @@ class Worker:
         for topology in self._topologies:
             for partition in range(len(self.tasks[topology.name])):
                 task = self.tasks[topology.name][partition]
+                if task.name in self._stopped:
+                    continue
                 slices = self._take(task)
                 if slices or task.due(self._caught_up(task, slices)):
                     worked = True
@@ -158,18 +173,57 @@ class Worker:
         }
 
     async def _checkpoint(self, task: Task, slices: list[Slice]) -> None:
+        """Commit a batch, in one checkpoint or, under error policies, in one for each of its parts."""
         guarantee = self._settings.guarantee
         if guarantee is Guarantee.AT_MOST_ONCE and slices:
             self._commit(task, task.skipping(slices))
+        caught_up = self._caught_up(task, slices)
+        parts = deque([Part(slices)])
+        while parts:
+            part = parts.popleft()
+            try:
+                checkpoint = await task.process(
+                    part.slices, () if parts else caught_up, part.condemned
+                )
+            except Exception as error:
+                fault = task.fault(error)
+                task.rolled_back()
+                if not self._error_policies:
+                    raise
+                if not await self._failed(task, part, fault, parts):
+                    return
+            except BaseException:
+                await task.abort()
+                raise
+            else:
+                if not await self._finish(task, checkpoint):
+                    return
+
+    async def _failed(self, task: Task, part: Part, fault: Fault, parts: deque[Part]) -> bool:
+        """Put in place of a part what its agent's policy says; return whether the batch goes on."""
+        handling = self._handling.setdefault(
+            task.name,
+            ErrorHandling(
+                task.topology, task.partition, self._settings, lambda: self._world.clock() / 1000
+            ),
+        )
         try:
-            checkpoint = await task.process(slices, self._caught_up(task, slices))
-        except Exception:
-            task.rolled_back()
-            raise
-        except BaseException:
+            instead, _ = handling.failed(part, fault)
+        except AgentStopped:
             await task.abort()
-            raise
-        if guarantee is Guarantee.AT_LEAST_ONCE:
+            self._stopped.add(task.name)
+            return False
+        except TaskClosed:
+            await task.close()
+            tasks = self.tasks[task.topology.name]
+            tasks[task.partition] = self._open_task(task.topology, task.partition)
+            return False
+        parts.extendleft(reversed(instead))
+        return True
+
+    async def _finish(self, task: Task, checkpoint: Checkpoint) -> bool:
+        """Publish a checkpoint; return whether the worker lives on."""
+        if self._settings.guarantee is Guarantee.AT_LEAST_ONCE:
             leaving = checkpoint.leaving(task.topology)
             self._publish(leaving, checkpoint.marker.sequence)
         moment, self.crash_at = self.crash_at, None
@@ -180,6 +234,9 @@ class Worker:
             await self.restart(keep_stores=True)
         else:
             self._commit(task, checkpoint)
+            if task.name in self._handling:
+                self._handling[task.name].succeeded()
+        return moment is None
 
     def _commit(self, task: Task, checkpoint: Checkpoint) -> None:
         task.committed(checkpoint, self._write(task, checkpoint), None)

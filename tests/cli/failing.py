@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from streamapp import App, Batches
+from streamapp import App, Batches, Budget, ErrorPolicy
 
 app = App(
     os.environ.get("STREAMAPP_TEST_PREFIX", "failing"),
@@ -12,7 +12,7 @@ app = App(
     state_dir=os.environ.get("STREAMAPP_TEST_STATE"),
     autodiscover=False,
     web_enabled=False,
-    engine={"attempts": 2, "backoff": (0.01, 0.01), "replication": 1},
+    engine={"errors": ErrorPolicy(skips=Budget(1)), "replication": 1},
 )
 lines = app.topic(f"{app.conf.id}-in", value_type=str, partitions=1)
 

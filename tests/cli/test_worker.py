@@ -38,13 +38,14 @@ def test_without_a_broker_it_says_what_to_do_and_ends_with_one(tmp_path: Path) -
     assert "Traceback" not in done.stdout + done.stderr
 
 
-async def test_an_agent_that_goes_on_failing_ends_the_worker_with_one_and_says_where(
+async def test_an_agent_that_fails_for_every_record_ends_the_worker_with_one_and_says_where(
     kafka: BrokerUnderTest, tmp_path: Path
 ) -> None:
     name = f"{kafka.prefix}failing"
     topic = await kafka.create_topic("failing-in", partitions=1)
     async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
-        await producer.send_and_wait(topic, b"first")
+        for line in (b"first", b"second", b"third"):
+            await producer.send_and_wait(topic, line)
     done = run_worker(
         "tests.cli.failing",
         STREAMAPP_TEST_PREFIX=name,
@@ -54,7 +55,9 @@ async def test_an_agent_that_goes_on_failing_ends_the_worker_with_one_and_says_w
     assert done.returncode == 1
     said = done.stderr.strip().splitlines()
     [last] = [line for line in said if line.startswith("streamapp: ")]
-    assert f"broken/0 failed 2 times in {topic}:0:0-1 (RuntimeError: no good: first)" in last
+    assert f"broken/0 failed in the batch agent broken in {topic}:0:1-2" in last
+    assert "(RuntimeError: no good: second), after 1 skips within 60 s: nothing of it was" in last
+    assert "mend the agent" in last
 
 
 def test_the_options_of_the_engine_are_in_the_help() -> None:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from streamapp import App
+from streamapp import App, Backoff, ErrorPolicy
 from streamapp.engine.engine import Engine
 from tests.brokers import BrokerUnderTest
 from tests.polling import eventually
@@ -23,7 +23,7 @@ def make_app(kafka: BrokerUnderTest, state: Path, **options: Any) -> App:
         "replication": 1,
         "idle_timeout": 600.0,
         "backoff": (0.01, 0.1),
-        "attempts": 3,
+        "errors": ErrorPolicy(attempts=3, backoff=Backoff(0.01, 0.1)),
         **options.pop("engine", {}),
     }
     return App(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp.engine.dead_letters import dead_letter
+from streamapp.engine.dead_letters import dead_letter, read_dead_letter
 from tests.engine.tasks import Record
 from tests.state.quick import QUICK
 
@@ -42,6 +42,44 @@ def test_a_value_too_large_is_cut_and_its_length_told() -> None:
     assert dict(letter.headers)["streamapp-cut-from"] == b"5000"
 
 
+def raised(depth: int) -> ValueError:
+    """An error that was raised, with its traceback."""
+
+    def fail(left: int) -> None:
+        if left == 0:
+            raise ValueError("bad")
+        fail(left - 1)
+
+    try:
+        fail(depth)
+    except ValueError as error:
+        return error
+    raise AssertionError
+
+
+def test_one_of_an_agent_has_its_name_and_the_end_of_the_traceback() -> None:
+    letter = dead_letter("dead", "in", 3, Record(), raised(200), 100_000, "count")
+    headers = dict(letter.headers)
+    assert headers["streamapp-agent"] == b"count"
+    assert len(headers["streamapp-traceback"]) <= 4000
+    assert headers["streamapp-traceback"].endswith(b"ValueError: bad\n")
+
+
+def test_it_can_be_read_again() -> None:
+    record = Record(17, 1234, b"k", b"v" * 5000, [("h", b"x")])
+    letter = dead_letter("dead", "in", 3, record, raised(1), 2500, "count")
+    found = read_dead_letter(letter)
+    assert found is not None
+    assert (found.topic, found.partition, found.offset, found.timestamp) == ("in", 3, 17, 1234)
+    assert (found.error, found.agent, found.cut_from) == ("ValueError: bad", "count", 5000)
+    assert (found.key, list(found.headers)) == (b"k", [("h", b"x")])
+    assert found.traceback
+
+
+def test_what_others_put_into_the_topic_is_none() -> None:
+    assert read_dead_letter(Record(0, 0, None, b"v", [("h", b"x")])) is None
+
+
 def test_a_long_error_is_cut() -> None:
     assert len(headers_of(Record(), error=ValueError("x" * 10**6))["streamapp-error"]) == 2000
 
@@ -59,6 +97,6 @@ def test_it_always_fits(
     key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]
 ) -> None:
     record = Record(5, 0, key, value, headers)
-    letter = dead_letter("dead", "in", 3, record, ValueError("bad"), 1000)
+    letter = dead_letter("dead", "in", 3, record, raised(50), 1000, "count")
     assert letter.size <= 1000
     assert dict(letter.headers)["streamapp-offset"] == b"5"

@@ -117,38 +117,30 @@ async def test_an_undecodable_record_goes_to_the_dead_letters_and_its_neighbours
         pytest.param("x" * 2_000_000, "max.message.bytes", id="over the limit"),
     ],
 )
-async def test_a_value_that_cannot_be_sent_stops_the_worker_with_advice_and_loses_nothing(
+async def test_a_value_that_cannot_be_sent_is_a_dead_letter_with_advice(
     kafka: BrokerUnderTest, tmp_path: Path, value: Any, message: str
 ) -> None:
-    healed = False
+    app = make_app(kafka, tmp_path)
+    source = app.topic(kafka.topic("in"), value_type=str, partitions=1)
+    out = app.topic(kafka.topic("out"), partitions=1)
 
-    def declare(state: Path) -> Any:
-        app = make_app(kafka, state)
-        source = app.topic(kafka.topic("in"), value_type=str, partitions=1)
-        out = app.topic(kafka.topic("out"), partitions=1)
-
-        @app.batch_agent(source, within=0)
-        async def echo(batches: Batches) -> None:
-            async for batch in batches:
-                for word in batch:
-                    await out.send(value=word if healed or word != "bad" else value)
-
-        return app
+    @app.batch_agent(source, within=0)
+    async def echo(batches: Batches) -> None:
+        async for batch in batches:
+            for word in batch:
+                await out.send(value=word if word != "bad" else value)
 
     await kafka.create_topic("in", partitions=1)
     await publish(kafka, "in", [b"good", b"bad", b"fine"])
-    with pytest.raises(StreamappError, match=message) as raised:
-        await run_once(declare(tmp_path))
-    assert f"{kafka.topic('in')}:0:0-3" in str(raised.value)
-    assert await read_all(kafka.bootstrap, kafka.topic("out")) == []
-
-    healed = True
-    await run_once(declare(tmp_path))
+    await run_once(app)
     output = [record.value for record in await read_all(kafka.bootstrap, kafka.topic("out"))]
-    assert output == [b'"good"', b'"bad"', b'"fine"']
+    assert output == [b'"good"', b'"fine"']
+    [letter] = await read_all(kafka.bootstrap, f"{app.conf.id}-dead-letters")
+    assert letter.value == b"bad"
+    assert message in dict(letter.headers)["streamapp-error"].decode()
 
 
-async def test_a_state_value_over_the_limit_stops_the_worker_with_advice(
+async def test_a_state_value_over_the_limit_costs_its_record(
     kafka: BrokerUnderTest, tmp_path: Path
 ) -> None:
     app = make_app(kafka, tmp_path)
@@ -159,12 +151,16 @@ async def test_a_state_value_over_the_limit_stops_the_worker_with_advice(
     async def keep(batches: Batches) -> None:
         async for batch in batches:
             for word in batch:
-                table[word] = word * 2_000_000
+                table[word] = word * (2_000_000 if word == "x" else 2)
 
     await kafka.create_topic("in", partitions=1)
-    await publish(kafka, "in", [b"x"])
-    with pytest.raises(StreamappError, match=r"texts-changelog.*max\.message\.bytes"):
-        await run_once(app)
+    await publish(kafka, "in", [b"a", b"x", b"b"])
+    await run_once(app)
+    found = await read_table(kafka.bootstrap, f"{app.conf.id}-texts-changelog")
+    assert found == {b'"a"': b'"aa"', b'"b"': b'"bb"'}
+    [letter] = await read_all(kafka.bootstrap, f"{app.conf.id}-dead-letters")
+    assert letter.value == b"x"
+    assert b"texts-changelog" in dict(letter.headers)["streamapp-error"]
 
 
 async def test_an_agent_that_raises_is_tried_again_and_leaves_no_trace(

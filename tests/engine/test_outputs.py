@@ -57,14 +57,35 @@ async def test_a_topic_that_takes_small_batches_gets_small_ones(
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-async def test_a_partition_that_is_not_there_ends_the_worker_instead_of_being_tried_for_ever(
+async def test_a_partition_that_is_not_there_is_the_error_of_its_record(
     embedded: Broker, tmp_path: Path, guarantee: str
 ) -> None:
     kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "nowhere-")
     await kafka.create_topic("in", partitions=1)
     await publish(kafka, "in", [b"a"])
+    await run_once(echoing(kafka, tmp_path, guarantee, into=7))
+    [letter] = await read_all(kafka.bootstrap, "nowhere-app-dead-letters")
+    error = dict(letter.headers)["streamapp-error"]
+    assert b"partition 7 of nowhere-out, which has 1" in error
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_in_a_topic_that_nobody_declared_it_ends_the_worker_instead_of_being_tried_for_ever(
+    embedded: Broker, tmp_path: Path, guarantee: str
+) -> None:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "nowhere-")
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a"])
+    app = make_app(kafka, tmp_path, processing_guarantee=guarantee, topic_partitions=1)
+
+    @app.batch_agent(app.topic("nowhere-in", value_type=bytes), within=0)
+    async def echo(batches: Batches) -> None:
+        async for batch in batches:
+            for value in batch:
+                await app.topic("nowhere-out", value_type=bytes).send(value=value, partition=7)
+
     with pytest.raises(RecordError, match="partition 7 of nowhere-out, which has 1"):
-        await run_once(echoing(kafka, tmp_path, guarantee, into=7))
+        await run_once(app)
 
 
 async def test_output_goes_on_after_a_batch_was_refused(embedded: Broker, tmp_path: Path) -> None:

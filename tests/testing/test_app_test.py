@@ -118,7 +118,7 @@ async def test_a_send_of_the_tests_own_does_not_look_for_a_broker(t: AppTest) ->
 
 
 async def test_a_partition_that_is_not_there_is_a_mistake(t: AppTest) -> None:
-    with pytest.raises(StreamappError, match="orders has 4 partitions"):
+    with pytest.raises(StreamappError, match="partition 4 of orders, which has 4"):
         await t.send(shop.orders, "tea", partition=4)
 
 
@@ -689,7 +689,7 @@ async def test_topics_have_their_declared_partitions_or_the_applications(t: AppT
 async def test_partitions_can_be_the_tests_own() -> None:
     async with shop.app.test(partitions=1) as t:
         await t.send(shop.orders, "tea")
-        with pytest.raises(StreamappError, match="orders has 1 partitions"):
+        with pytest.raises(StreamappError, match="partition 1 of orders, which has 1"):
             await t.send(shop.orders, "tea", partition=1)
 
 
