@@ -1,8 +1,7 @@
-"""Which worker gets which task.
+"""The assignor of the consumer group: what members say of themselves, and what they are told.
 
 Tasks are assigned, not partitions: the partitions of one number go together, so that co-partitioned
-topics stay so. Assignment is balanced first and sticky second: each member says which tasks' stores
-it has, and gets those while it has room. The choice is a function of what the members say alone.
+topics stay so. Which tasks are standbys travels in the assignment's user data.
 """
 
 from __future__ import annotations
@@ -17,96 +16,106 @@ from aiokafka.coordinator.protocol import (
     ConsumerProtocolMemberMetadata,
 )
 
-__all__ = ["TaskAssignor", "assign_tasks"]
+from streamapp.engine.assignment import Member, Share, assign_tasks
 
-
-def assign_tasks(
-    tasks: Iterable[int], stores: Mapping[str, Mapping[int, int]]
-) -> dict[str, list[int]]:
-    """Return each member's tasks.
-
-    Arguments:
-        tasks: partition numbers.
-        stores: for each member, the tasks whose stores it has, with how far they are (the sequence
-            of their last checkpoint): of two members with a store, the one that is further gets it.
-    """
-    members = sorted(stores)
-    tasks = sorted(tasks)
-    if not members:
-        return {}
-    least, over = divmod(len(tasks), len(members))
-    # The first `over` members to need it may have one task more than the others.
-    room = dict.fromkeys(members, least)
-    assigned: dict[str, list[int]] = {member: [] for member in members}
-    claims = sorted(
-        (-sequence, member, task)
-        for member in members
-        for task, sequence in stores[member].items()
-        if task in set(tasks)
-    )
-    left = dict.fromkeys(tasks)
-    for _, member, task in claims:
-        if task not in left:
-            continue
-        if room[member] == 0 and over > 0 and len(assigned[member]) == least:
-            over -= 1
-            room[member] = 1
-        if room[member] > 0:
-            room[member] -= 1
-            assigned[member].append(task)
-            del left[task]
-    for task in left:
-        member = min(members, key=lambda m: (len(assigned[m]), m))
-        assigned[member].append(task)
-    return {member: sorted(found) for member, found in assigned.items()}
+__all__ = ["TaskAssignor"]
 
 
 class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
     """The assignor of one topology on one worker; aiokafka takes an instance in place of a class.
 
     Arguments:
-        stores: says which tasks' stores are here, and how far they are.
+        member: says which tasks this worker has and follows, and how far its stores are.
+        replicas: standbys of each task, if this worker leads the group.
+        acceptable_lag: as in `assign_tasks`.
     """
 
     name = "streamapp-tasks"
     version = 0
 
-    def __init__(self, stores: Callable[[], Mapping[int, int]]) -> None:
-        self._stores = stores
+    def __init__(
+        self, member: Callable[[], Member], replicas: int = 0, acceptable_lag: int = 0
+    ) -> None:
+        self._member = member
+        self._replicas = replicas
+        self._acceptable_lag = acceptable_lag
+        #: What was assigned to this member last, partitions aside.
+        self.standby: frozenset[int] = frozenset()
+        self.warming: frozenset[int] = frozenset()
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
         """Return what this member says of itself when it joins."""
-        user_data = json.dumps({"stores": {str(k): v for k, v in self._stores().items()}}).encode()
-        return ConsumerProtocolMemberMetadata(self.version, sorted(topics), user_data)
+        return ConsumerProtocolMemberMetadata(
+            self.version, sorted(topics), _encode_member(self._member())
+        )
 
     def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, Any]:
         """Assign the tasks of the topics that the members subscribe to."""
         topics = sorted({topic for metadata in members.values() for topic in metadata.subscription})
         partitions = {topic: cluster.partitions_for_topic(topic) or set() for topic in topics}
         tasks = set().union(*partitions.values()) if partitions else set()
-        stores = {member: _stores_of(metadata.user_data) for member, metadata in members.items()}
+        shares = assign_tasks(
+            tasks,
+            {name: _decode_member(metadata.user_data) for name, metadata in members.items()},
+            replicas=self._replicas,
+            acceptable_lag=self._acceptable_lag,
+        )
         return {
-            member: ConsumerProtocolMemberAssignment(
+            name: ConsumerProtocolMemberAssignment(
                 self.version,
                 [
-                    (topic, [task for task in found if task in partitions[topic]])
+                    (topic, [task for task in share.active if task in partitions[topic]])
                     for topic in topics
-                    if topic in members[member].subscription
+                    if topic in members[name].subscription
                 ],
-                b"",
+                _encode_share(share),
             )
-            for member, found in assign_tasks(tasks, stores).items()
+            for name, share in shares.items()
         }
 
     def on_assignment(self, assignment: Any) -> None:
-        """Nothing is kept of it."""
+        """Keep what is to be followed; aiokafka calls this before `on_partitions_assigned`."""
+        told = _read(assignment.user_data)
+        self.standby = _tasks(told, "standby")
+        self.warming = _tasks(told, "warming")
 
 
-def _stores_of(user_data: bytes | None) -> dict[int, int]:
+def _encode_member(member: Member) -> bytes:
+    said = {
+        "stores": {str(task): member.stores[task] for task in sorted(member.stores)},
+        "active": sorted(member.active),
+        "standby": sorted(member.standby),
+        "warming": sorted(member.warming),
+    }
+    return json.dumps(said).encode()
+
+
+def _decode_member(user_data: bytes | None) -> Member:
+    """Return what a member says; one that says nothing readable has no stores."""
+    said = _read(user_data)
     try:
-        return {
-            int(task): int(seq)
-            for task, seq in json.loads(user_data or b"{}").get("stores", {}).items()
-        }
-    except (ValueError, AttributeError):
+        stores = {int(task): int(position) for task, position in said.get("stores", {}).items()}
+    except (ValueError, TypeError, AttributeError):
+        stores = {}
+    return Member(stores, _tasks(said, "active"), _tasks(said, "standby"), _tasks(said, "warming"))
+
+
+def _encode_share(share: Share) -> bytes:
+    return json.dumps({"standby": share.standby, "warming": share.warming}).encode()
+
+
+def _read(user_data: bytes | None) -> dict[str, Any]:
+    try:
+        said = json.loads(user_data or b"{}")
+    except ValueError:
         return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _tasks(said: Mapping[str, Any], name: str) -> frozenset[int]:
+    found = said.get(name)
+    return (
+        frozenset(t for t in found if isinstance(t, int))
+        if isinstance(found, list)
+        else frozenset()
+    )

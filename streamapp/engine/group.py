@@ -28,12 +28,15 @@ from aiokafka.errors import (
 )
 
 from streamapp.engine import seams
+from streamapp.engine.assignment import Member
 from streamapp.engine.assignor import TaskAssignor
 from streamapp.engine.checkpoint import Surroundings
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.producer import OutputProducer
 from streamapp.engine.runner import TaskRunner
 from streamapp.engine.settings import EngineSettings
+from streamapp.engine.standby import Standby
+from streamapp.engine.stores import TaskStores
 from streamapp.engine.topology import Topology
 from streamapp.errors import ConfigurationError, StreamappError, TopicError
 from streamapp.state.store import StoreMemory
@@ -92,8 +95,6 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         self.settings = settings
         self.kafka_options = kafka_options
         self.surroundings = surroundings
-        self.state_directory = state_directory
-        self.memory = memory
         self.opening = opening
         self.output = OutputProducer(kafka_options, settings, surroundings.limits)
         self.once = once
@@ -112,12 +113,25 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         self._loop_task: asyncio.Task[None] | None = None
         self._closing: dict[int, asyncio.Task[None]] = {}
         self._stopped = False
+        self.stores = TaskStores(topology, state_directory, memory, surroundings.cluster)
+        self.standby = Standby(
+            kafka_options,
+            topology,
+            settings,
+            self.stores,
+            surroundings.clock,
+            self._unused,
+            self._rejoin,
+        )
+        self._assignor = TaskAssignor(
+            self._member_now, settings.standby_replicas, settings.acceptable_lag
+        )
         self.consumer: AIOKafkaConsumer | None = None
 
     # ------------------------------------------------------------------ its life
 
     async def start(self) -> None:
-        """Join the group; tasks start as partitions are assigned."""
+        """Join the group; tasks start, and standbys follow, as partitions are assigned."""
         settings = self.settings
         instance = None if self._instance is None else f"{self.topology.group}-{self._instance}"
         self.consumer = AIOKafkaConsumer(
@@ -132,8 +146,9 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             heartbeat_interval_ms=round(settings.heartbeat_interval * 1000),
             rebalance_timeout_ms=round(settings.rebalance_timeout * 1000),
             fetch_max_wait_ms=_POLL_MS,
-            partition_assignment_strategy=(TaskAssignor(self._stores),),
+            partition_assignment_strategy=(self._assignor,),
         )
+        await asyncio.to_thread(self.stores.survey)
         await self.consumer.start()
         whole_batches = WholeBatches(self.consumer)
         self.consumer.subscribe([source.name for source in self.topology.sources], listener=self)
@@ -154,6 +169,8 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.wait({self._loop_task})
         if self._closing:
             await asyncio.wait(self._closing.values())
+        await self.standby.stop()
+        self.stores.close_all()
         if self._confirming is not None:
             self._confirming.cancel()
             await asyncio.wait({self._confirming})
@@ -175,16 +192,19 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ the group
 
-    def _stores(self) -> dict[int, int]:
-        """Return the tasks whose stores are here, with the sequence of their last checkpoint."""
-        found: dict[int, int] = {}
-        directory = self.state_directory / self.topology.name
-        if directory.is_dir():
-            found = {int(path.name): 0 for path in directory.iterdir() if path.name.isdecimal()}
-        for partition, runner in self.runners.items():
-            if runner.task is not None:
-                found[partition] = runner.task.marker.sequence
-        return found
+    def _member_now(self) -> Member:
+        """Return what this member says of itself when it joins."""
+        return Member(
+            self.stores.positions(),
+            frozenset(self.runners),
+            self.standby.tasks,
+            self.standby.warming,
+        )
+
+    def _rejoin(self) -> None:
+        """Ask for what this worker was promised."""
+        if self.consumer is not None and not self._stopped:
+            seams.rejoin(self.consumer)
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Finish or abort the batches at hand; producers and stores stay for what comes back."""
@@ -220,6 +240,9 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         self._check_replaced(seams.member_id(self.consumer))
         for partition in set(self.runners) - self._assigned:
             self._close_later(self.runners.pop(partition))
+        assignor = self._assignor
+        following = (assignor.standby | assignor.warming) - self._assigned
+        self.standby.assign(following, assignor.warming & following, self._closing)
         for partition in sorted(self._assigned):
             runner = self.runners.get(partition)
             if runner is None:
@@ -263,9 +286,16 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         def closed(task: asyncio.Task[None]) -> None:
             if self._closing.get(runner.partition) is task:
                 del self._closing[runner.partition]
+            self._unused(runner.partition)
             self.runner_done(task)
 
         closing.add_done_callback(closed)
+
+    def _unused(self, partition: int) -> None:
+        """Close a store that has neither a runner nor a standby by now."""
+        used = self.runners.keys() | self._closing.keys() | self.standby.tasks
+        if partition not in used:
+            self.stores.close(partition)
 
     async def confirmed(self, epoch: int) -> bool:
         """Ask the coordinator whether this member still has its assignment; one request for all tasks."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streamapp.engine.changelog import table_writes
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.marker import (
     MARKER_KEY,
@@ -28,7 +29,7 @@ from streamapp.engine.provision import TOMBSTONES_KEPT
 from streamapp.engine.topology import Topology
 from streamapp.errors import StoreError
 from streamapp.faults import fault_point
-from streamapp.state.store import Store, TableWrites
+from streamapp.state.store import Store
 
 __all__ = ["Restore", "has_missed_tombstones"]
 
@@ -205,16 +206,8 @@ class Restore:
             fetched = await whole_batches.getmany(*behind, timeout_ms=_POLL_MS)
             writes = []
             for tp, records in fetched.items():
-                table = TableWrites(logs[tp])
-                # Within a write batch the last operation on a key counts.
-                latest = {record.key: record.value for record in records}
-                for key, value in latest.items():
-                    if value is None:
-                        table.deletes.append(key)
-                    else:
-                        table.puts.append((key, value))
+                writes.append(table_writes(logs[tp], records))
                 self.records += len(records)
-                writes.append(table)
             for tp in behind:
                 positions[logs[tp]] = await consumer.position(tp)
             if writes:

@@ -29,10 +29,10 @@ from streamapp.engine.marker import MARKER_KEY, Marker, encode
 from streamapp.engine.outbox import Outgoing
 from streamapp.engine.parts import Part
 from streamapp.engine.producer import TaskProducer
-from streamapp.engine.restore import Restore, has_missed_tombstones
+from streamapp.engine.restore import Restore
 from streamapp.engine.settings import Guarantee
 from streamapp.engine.task import Task
-from streamapp.errors import AgentStopped, ForeignStoreError, TaskClosed
+from streamapp.errors import AgentStopped, TaskClosed
 from streamapp.faults import fault_point
 from streamapp.state.store import Store
 
@@ -62,7 +62,7 @@ class TaskRunner:
     the first transaction fails then, and the task opens anew.
 
     Arguments:
-        after: closes the runner that had the partition before, and its store with it.
+        after: closes the runner that had the partition before.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class TaskRunner:
             self._runs = None
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything; the store stays open, for whoever has it next."""
         try:
             await self.park(self._settings.rebalance_timeout / 2)
         finally:
@@ -153,7 +153,7 @@ class TaskRunner:
             await self._producer.close()
             task, self.task = self.task, None
             if task is not None:
-                await task.close()
+                await task.abort()
 
     async def _drop_batch(self) -> None:
         await self._producer.close()
@@ -277,14 +277,9 @@ class TaskRunner:
             fault_point("task.before-fence")
             await self._producer.open()
             fault_point("task.after-fence")
-            store = self.task.store if self.task is not None else self._open_store()
-            try:
-                restore = Restore(self._group.kafka_options, self._topology, self.partition, store)
-                marker, positions = await restore.run()
-            except BaseException:
-                if self.task is None:
-                    store.close()
-                raise
+            store = self.task.store if self.task is not None else await self._take_store()
+            restore = Restore(self._group.kafka_options, self._topology, self.partition, store)
+            marker, positions = await restore.run()
             if self.task is None:
                 self.task = Task(
                     self._topology, self.partition, store, self._settings, self._group.surroundings
@@ -302,26 +297,12 @@ class TaskRunner:
                 restore.records,
             )
 
-    def _open_store(self) -> Store:
-        """Open the task's store; one that is not its own is set aside, and the changelog makes it anew.
-
-        So it does with one that is too old to go on from.
-        """
-        path = self._group.state_directory / self._topology.name / str(self.partition)
-        owner = f"{self._topology.app_id}/{self.name} of cluster {self._group.surroundings.cluster}"
-        try:
-            store = Store(path, owner, self._group.memory)
-        except ForeignStoreError as error:
-            aside = path.with_name(f"{path.name}.foreign-{time.time_ns()}")
-            path.rename(aside)
-            log.warning("%s; it is now %s, and the changelog is restored", error, aside)
-            return Store(path, owner, self._group.memory)
-        if has_missed_tombstones(store):
-            log.warning("%s: its store is too old, and made anew from the changelog", self.name)
-            store.close()
-            Store.remove(path)
-            store = Store(path, owner, self._group.memory)
-        return store
+    async def _take_store(self) -> Store:
+        """Return the task's store: as a standby has kept it, if this worker was one."""
+        await self._group.standby.settled(self.partition)
+        if self._group.stores.is_open(self.partition):
+            fault_point("task.promotion")
+        return self._group.stores.open(self.partition)
 
     async def _begin(self, task: Task, unknown: list[TopicPartition]) -> None:
         """Begin sources that the marker does not know at the group's offset, or at the reset's.

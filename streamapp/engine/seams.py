@@ -22,6 +22,7 @@ __all__ = [
     "leave_group",
     "member_id",
     "new_batch",
+    "rejoin",
     "stop",
 ]
 
@@ -71,6 +72,12 @@ async def heartbeat(consumer: AIOKafkaConsumer, expected: int) -> bool:
         and coordinator.generation == expected
         and not coordinator._rejoin_needed_fut.done()
     )
+
+
+def rejoin(consumer: AIOKafkaConsumer) -> None:
+    """Have the group meet again: what this member says of itself has changed."""
+    coordinator: Any = consumer._coordinator
+    coordinator.request_rejoin()
 
 
 async def leave_group(consumer: AIOKafkaConsumer) -> None:

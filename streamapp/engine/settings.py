@@ -40,6 +40,9 @@ class EngineSettings:
         errors: what follows when an agent raises that has no policy of its own.
         backoff: the first and the longest pause between two tries to open a task.
         receiver_timeout: without a sign of life, after which another worker runs a receiver.
+        standby_replicas: workers beside its own that follow each task's changelogs, ready to take over.
+        acceptable_lag: how many changelog offsets a worker may be behind to be given a task at once;
+            until then the task stays where its state is, and the worker warms up.
         compression: of what the engine publishes: `None`, `gzip`, `snappy`, `lz4` or `zstd`.
     """
 
@@ -63,5 +66,7 @@ class EngineSettings:
     backoff: tuple[float, float] = (0.1, 5.0)
     #: Tasks that open (fence and restore) at the same time.
     opening: int = 8
+    standby_replicas: int = 0
+    acceptable_lag: int = 10_000
     #: How long the ledger keeps its entries.
     ledger_retention: float = 7 * 24 * 3600.0

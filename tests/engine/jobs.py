@@ -8,6 +8,7 @@ through a repartition topic to a second topology.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import msgspec
 
@@ -46,8 +47,15 @@ class Jobs:
         self.windows = windows
 
 
-def build(prefix: str, bootstrap: str, guarantee: str, state: str, partitions: int = 4) -> Jobs:
-    """Declare the application under a prefix of names."""
+def build(
+    prefix: str,
+    bootstrap: str,
+    guarantee: str,
+    state: str,
+    partitions: int = 4,
+    **engine: Any,
+) -> Jobs:
+    """Declare the application under a prefix of names, with settings of the engine."""
     # A broker that others set up takes no shorter one.
     default_session = 6.0 if os.environ.get("KAFKA_BOOTSTRAP") else 2.0
     app = App(
@@ -63,6 +71,7 @@ def build(prefix: str, bootstrap: str, guarantee: str, state: str, partitions: i
             "heartbeat_interval": 0.5,
             "replication": int(os.environ.get("STREAMAPP_TEST_REPLICATION", "1")),
             "idle_timeout": 600.0,
+            **engine,
         },
     )
     events = app.topic(f"{prefix}in", value_type=Event, event_time="time", partitions=partitions)
@@ -101,4 +110,5 @@ if "STREAMAPP_TEST_PREFIX" in os.environ:
         os.environ["STREAMAPP_TEST_BOOTSTRAP"],
         os.environ["STREAMAPP_TEST_GUARANTEE"],
         os.environ["STREAMAPP_TEST_STATE"],
+        standby_replicas=int(os.environ.get("STREAMAPP_TEST_STANDBYS", "0")),
     ).app

@@ -1,0 +1,455 @@
+"""Standbys: tasks that others run, whose changelogs are followed here, so that taking over is quick.
+
+One consumer follows all standby tasks of a topology on this worker, read committed, by manual
+assignment. Data and positions reach a store in one write batch. The marker in it stays the one that
+this worker wrote when it last ran the task: it claims less than the data, never more, and whoever
+takes the task over reads the last marker after fencing anyhow. So a store is good to go on from
+whenever this is interrupted.
+
+Nothing that goes wrong here ends the worker: the tasks are run elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+
+from streamapp.engine import seams
+from streamapp.engine.changelog import table_writes
+from streamapp.engine.fetching import WholeBatches
+from streamapp.engine.marker import Marker, Progress, encode
+from streamapp.engine.provision import TOMBSTONES_KEPT
+from streamapp.engine.settings import EngineSettings
+from streamapp.engine.stores import TaskStores
+from streamapp.engine.topology import Topology
+from streamapp.faults import fault_point
+from streamapp.state.store import Store, TableWrites
+
+__all__ = ["Standby"]
+
+log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+_POLL_MS = 100
+#: How long the broker may hold a fetch that has nothing to bring, in milliseconds.
+_FETCH_WAIT_MS = 500
+#: What one fetch may bring of all partitions together, in bytes.
+_FETCH_BYTES = 8 << 20
+#: From so many records on they are written in a thread: the event loop has heartbeats to send.
+_LARGE = 500
+#: How long a task is left alone whose store or changelog is not as it should be, in seconds.
+_REST = 60.0
+#: How often the lags are looked at, and said while they are large, in seconds.
+_LOOK_EVERY, _SAY_EVERY = 1.0, 60.0
+#: How long to wait before the group is asked again for tasks that were near enough, at first and at
+#: most: by the time that all have met, the tasks may have gone too far ahead.
+_ASK_AGAIN = (5.0, 300.0)
+#: How often a store that has nothing to write is told that it is up to date, in milliseconds.
+_TOUCH_EVERY = 3600 * 1000
+
+
+@dataclass(slots=True, eq=False)
+class _Followed:
+    """A task that is followed.
+
+    Attributes:
+        after: closes the runner that has its store still.
+        positions: the next offset of each table's changelog; ahead of the store by control records.
+        written: when the store was last known to be up to date, in milliseconds.
+        rests_until: by the monotonic clock.
+        busy: what is at its store beside the event loop.
+    """
+
+    partition: int
+    after: asyncio.Future[None] | None
+    store: Store | None = None
+    marker: Marker = field(default_factory=Marker)
+    positions: dict[str, int] = field(default_factory=dict)
+    written: int = 0
+    rests_until: float = 0.0
+    busy: asyncio.Future[Any] | None = None
+
+
+class _Place(NamedTuple):
+    """Whose changelog a partition is."""
+
+    followed: _Followed
+    table: str
+
+
+class Standby:
+    """Follows the changelogs of the standby tasks that a worker has of one topology.
+
+    Arguments:
+        clock: milliseconds since the epoch.
+        unused: called with a task that is followed no longer, once nothing is at its store.
+        near: called when all tasks are near enough that this worker is to take over.
+    """
+
+    def __init__(
+        self,
+        kafka_options: Mapping[str, Any],
+        topology: Topology,
+        settings: EngineSettings,
+        stores: TaskStores,
+        clock: Callable[[], int],
+        unused: Callable[[int], None],
+        near: Callable[[], None],
+    ) -> None:
+        self._options = kafka_options
+        self._topology = topology
+        self._settings = settings
+        self._stores = stores
+        self._clock = clock
+        self._unused = unused
+        self._near = near
+        self._followed: dict[int, _Followed] = {}
+        self._left: list[_Followed] = []
+        self._reading: dict[TopicPartition, _Place] = {}
+        self._changed = asyncio.Event()
+        self._loop_task: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._warming: frozenset[int] = frozenset()
+        self._asked = False
+        self._ask_after = 0.0
+        self._ask_pause = _ASK_AGAIN[0]
+        self._look_after = 0.0
+        self._say_after = 0.0
+        self._caught_up = False
+        #: How many offsets each task is behind in each of its changelogs, where it is known.
+        self.lags: dict[int, dict[str, int]] = {}
+        #: Changelog records that were written to stores.
+        self.records = 0
+
+    # ------------------------------------------------------------------ its life
+
+    @property
+    def tasks(self) -> frozenset[int]:
+        """The tasks that are followed."""
+        return frozenset(self._followed)
+
+    @property
+    def warming(self) -> frozenset[int]:
+        """Those of them that this worker is to run as soon as it is near enough."""
+        return self._warming
+
+    def assign(
+        self,
+        tasks: Collection[int],
+        warming: Collection[int],
+        closing: Mapping[int, asyncio.Future[None]],
+    ) -> None:
+        """Follow these tasks, and no others.
+
+        Arguments:
+            warming: those of them that this worker is to run.
+            closing: what closes runners that still have a store.
+        """
+        if not self._topology.tables:  # nothing to follow: whoever runs it restores nothing
+            tasks = warming = ()
+        for partition in self._followed.keys() - set(tasks):
+            self._left.append(self._followed.pop(partition))
+        for partition in sorted(set(tasks) - self._followed.keys()):
+            after = closing.get(partition)
+            if after is not None:
+                after.add_done_callback(lambda _: self._changed.set())
+            self._followed[partition] = _Followed(partition, after)
+        self.lags = {p: lag for p, lag in self.lags.items() if p in self._followed}
+        self._warming = frozenset(warming)
+        self._asked = self._caught_up = False
+        if not warming:
+            self._ask_after, self._ask_pause = 0.0, _ASK_AGAIN[0]
+        self._say_after = time.monotonic() + _SAY_EVERY
+        self._changed.set()
+        if self._followed and self._loop_task is None:
+            self._loop_task = asyncio.get_running_loop().create_task(
+                self._run(), name=f"standby {self._topology.name}"
+            )
+
+    async def settled(self, partition: int) -> None:
+        """Wait until nothing is at the store of a task that is followed no longer."""
+        for followed in list(self._left):
+            if followed.partition == partition and followed.busy is not None:
+                await asyncio.wait({followed.busy})
+
+    async def stop(self) -> None:
+        """Stop following; the stores stay open."""
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            await asyncio.wait({self._loop_task})
+        busy = [f.busy for f in (*self._followed.values(), *self._left) if f.busy is not None]
+        if busy:
+            await asyncio.wait(busy)
+        self._followed, self._left = {}, []
+
+    # ------------------------------------------------------------------ following
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._serve()
+            except (KafkaError, OSError) as error:
+                pause = self._backoff()
+                log.warning(
+                    "%s: standbys: %s; they go on in %.1f s", self._topology.name, error, pause
+                )
+            except Exception:
+                pause = self._backoff()
+                log.exception("%s: standbys go on in %.1f s", self._topology.name, pause)
+            else:
+                continue
+            self.lags = {}
+            await asyncio.sleep(pause)
+
+    def _backoff(self) -> float:
+        self._failures += 1
+        first, longest = self._settings.backoff
+        return min(first * 2.0 ** min(self._failures, 32), longest)
+
+    async def _serve(self) -> None:
+        """Follow with one consumer, for as long as there is anything to follow."""
+        self._let_go()
+        if not self._followed:
+            self._changed.clear()
+            await self._changed.wait()
+            return
+        consumer = AIOKafkaConsumer(
+            **self._options,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
+            fetch_max_bytes=_FETCH_BYTES,
+        )
+        try:
+            await consumer.start()
+            whole_batches = WholeBatches(consumer)
+            self._changed.set()
+            while self._followed:
+                if self._changed.is_set():
+                    self._changed.clear()
+                    await self._begin(consumer)
+                await self._round(consumer, whole_batches)
+        finally:
+            self._reading = {}
+            await seams.stop(consumer)
+
+    def _let_go(self) -> None:
+        while self._left:
+            self._unused(self._left.pop().partition)
+
+    async def _begin(self, consumer: AIOKafkaConsumer) -> None:
+        """Read what is followed by now, each changelog from where its store is."""
+        self._let_go()
+        for followed in list(self._followed.values()):
+            if followed.store is None and (followed.after is None or followed.after.done()):
+                await self._open(followed)
+        now = time.monotonic()
+        self._reading = {
+            TopicPartition(self._topology.changelog(table.name), partition): _Place(
+                followed, table.name
+            )
+            for partition, followed in self._followed.items()
+            if followed.store is not None and followed.rests_until <= now
+            for table in self._topology.tables
+        }
+        consumer.assign(list(self._reading))
+        for tp, place in self._reading.items():
+            consumer.seek(tp, place.followed.positions.get(place.table, 0))
+
+    async def _open(self, followed: _Followed) -> None:
+        if followed.rests_until > time.monotonic():
+            return
+        try:
+            store = await self._busy(followed, self._stores.open_for_standby(followed.partition))
+        except Exception as error:
+            self._rest(followed, f"its store does not open: {error}")
+            return
+        if self._followed.get(followed.partition) is followed:
+            self._take(followed, store)
+
+    def _take(self, followed: _Followed, store: Store) -> None:
+        progress = self._stores.progress(followed.partition)
+        followed.store = store
+        followed.marker = Marker() if progress is None else progress.marker
+        followed.positions = {} if progress is None else dict(progress.positions)
+        followed.written = self._clock()
+
+    @staticmethod
+    async def _busy(followed: _Followed, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Do something with a store that takes a thread and some time.
+
+        It is done to its end, whatever happens meanwhile: whoever wants the store waits for it, and
+        so does `stop`.
+        """
+        busy = followed.busy = asyncio.get_running_loop().create_task(work)
+        await asyncio.wait({busy})
+        followed.busy = None
+        result: _Result = busy.result()
+        return result
+
+    def _rest(self, followed: _Followed, why: str) -> None:
+        log.error(
+            "%s/%d: standby: %s; it is looked at again in %.0f s, or when its task comes here",
+            self._topology.name,
+            followed.partition,
+            why,
+            _REST,
+        )
+        followed.rests_until = time.monotonic() + _REST
+        self.lags.pop(followed.partition, None)
+        self._changed.set()
+        asyncio.get_running_loop().call_later(_REST, self._changed.set)
+
+    async def _round(self, consumer: AIOKafkaConsumer, whole_batches: WholeBatches) -> None:
+        if not self._reading:
+            await self._changed.wait()
+            return
+        try:
+            fetched = await whole_batches.getmany(*self._reading, timeout_ms=_POLL_MS)
+        except OffsetOutOfRangeError as error:
+            self._changed.set()  # what the fetch had of other partitions is read again
+            await self._jump(consumer, error.args[0])
+            return
+        positions = {tp: await consumer.position(tp) for tp in self._reading}
+        by_task: dict[_Followed, dict[str, Sequence[Any]]] = {}
+        for tp, place in self._reading.items():
+            by_task.setdefault(place.followed, {})[place.table] = fetched.get(tp, ())
+        for followed, tables in by_task.items():
+            if self._followed.get(followed.partition) is not followed:
+                continue  # it is the runner's by now, or nobody's
+            reached = {
+                table: positions[
+                    TopicPartition(self._topology.changelog(table), followed.partition)
+                ]
+                for table in tables
+            }
+            await self._apply(followed, tables, reached)
+        self._look(consumer)
+
+    async def _jump(
+        self, consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]
+    ) -> None:
+        """Go on where a changelog begins, or leave one alone that ends before what was read of it."""
+        begins = await consumer.beginning_offsets(list(offsets))
+        ends = await consumer.end_offsets(list(offsets))
+        for tp, offset in offsets.items():
+            followed, table = self._reading[tp]
+            if self._followed.get(tp.partition) is not followed:
+                continue
+            if offset > ends[tp]:
+                self._rest(
+                    followed,
+                    f"the changelog {tp.topic}[{tp.partition}] ends at {ends[tp]}, and it was read up to {offset}: "
+                    "it was deleted and made anew, or truncated",
+                )
+            else:
+                followed.positions[table] = max(offset, begins[tp])
+
+    # ------------------------------------------------------------------ writing
+
+    async def _apply(
+        self,
+        followed: _Followed,
+        tables: Mapping[str, Sequence[Any]],
+        reached: Mapping[str, int],
+    ) -> None:
+        now = self._clock()
+        if now - followed.written > TOMBSTONES_KEPT:
+            # The broker was away, or this process: deletes may be gone from what comes next.
+            log.warning(
+                "%s/%d: its store is too old, and made anew from the changelog",
+                self._topology.name,
+                followed.partition,
+            )
+            await self._make_anew(followed)
+            return
+        writes = [table_writes(table, records) for table, records in tables.items() if records]
+        positions = {**followed.positions, **reached}
+        if not writes and now - followed.written < _TOUCH_EVERY:
+            followed.positions = positions
+            return
+        count = sum(map(len, tables.values()))
+        try:
+            await self._write(followed, writes, positions, now, count)
+        except Exception as error:
+            self._rest(followed, f"its store is not written: {error}")
+
+    async def _write(
+        self,
+        followed: _Followed,
+        writes: list[TableWrites],
+        positions: dict[str, int],
+        now: int,
+        count: int,
+    ) -> None:
+        assert followed.store is not None
+        progress = encode(Progress(marker=followed.marker, positions=positions, at=now))
+        fault_point("standby.before-write")
+        if count < _LARGE:
+            followed.store.write(writes, progress)
+        else:
+            work = asyncio.to_thread(followed.store.write, writes, progress)
+            await self._busy(followed, work)
+        fault_point("standby.written")
+        followed.positions = positions
+        followed.written = now
+        self.records += count
+
+    async def _make_anew(self, followed: _Followed) -> None:
+        followed.store = None
+        self._changed.set()
+        store = await self._busy(followed, self._stores.make_anew(followed.partition))
+        if self._followed.get(followed.partition) is followed:
+            self._take(followed, store)
+
+    # ------------------------------------------------------------------ how far it is
+
+    def _look(self, consumer: AIOKafkaConsumer) -> None:
+        """See how far behind the tasks are: say so if it is long, and ask for those that are near."""
+        now = time.monotonic()
+        waiting = bool(self._warming) and not self._asked and now >= self._ask_after
+        if now < self._look_after and not waiting:
+            return
+        self._look_after = now + _LOOK_EVERY
+        self._failures = 0
+        self.lags = self._current_lags(consumer)
+        known = self.lags.keys() == self._followed.keys()
+        behind = {task: sum(lag.values()) for task, lag in self.lags.items()}
+        if waiting and self._warming <= behind.keys():
+            # Half of it: the task goes on until the group has met.
+            near = self._settings.acceptable_lag // 2
+            if all(behind[task] <= near for task in self._warming):
+                self._asked = True
+                self._ask_after = now + self._ask_pause
+                self._ask_pause = min(2 * self._ask_pause, _ASK_AGAIN[1])
+                log.info("%s: near enough to tasks %s", self._topology.name, sorted(self._warming))
+                self._near()
+        if known and not self._caught_up and not any(behind.values()):
+            self._caught_up = True
+            log.info("%s: standbys %s are caught up", self._topology.name, sorted(behind))
+        if now >= self._say_after and sum(behind.values()) > self._settings.acceptable_lag:
+            self._say_after = now + _SAY_EVERY
+            log.info("%s: standbys are behind by %s", self._topology.name, behind)
+
+    def _current_lags(self, consumer: AIOKafkaConsumer) -> dict[int, dict[str, int]]:
+        lags: dict[int, dict[str, int]] = {}
+        unknown = set()
+        for tp, (followed, table) in self._reading.items():
+            if self._followed.get(tp.partition) is not followed:
+                continue
+            stable = consumer.last_stable_offset(tp)
+            if stable is None:
+                unknown.add(tp.partition)
+            else:
+                position = followed.positions.get(table, 0)
+                lags.setdefault(tp.partition, {})[tp.topic] = max(0, stable - position)
+        return {task: lag for task, lag in lags.items() if task not in unknown}

@@ -1,0 +1,161 @@
+"""The state stores that a worker has of one topology's tasks, open or on disk.
+
+A store stays open while a task goes from one role to another: what a standby has followed, the
+runner takes over as it is, and the other way round. Nobody else opens or closes one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+from streamapp.engine.marker import Progress, decode_progress
+from streamapp.engine.restore import has_missed_tombstones
+from streamapp.engine.topology import Topology
+from streamapp.errors import ForeignStoreError, StoreError
+from streamapp.state.store import Store, StoreMemory
+
+__all__ = ["TaskStores"]
+
+log = logging.getLogger(__name__)
+
+
+class TaskStores:
+    """The stores of one topology on this worker.
+
+    Arguments:
+        state_directory: the worker's; each topology has a directory in it, each task one in that.
+        cluster: the id of the Kafka cluster: a store is of one cluster.
+    """
+
+    def __init__(
+        self, topology: Topology, state_directory: Path, memory: StoreMemory, cluster: str
+    ) -> None:
+        self._topology = topology
+        self._directory = state_directory / topology.name
+        self._memory = memory
+        self._cluster = cluster
+        self._open: dict[int, Store] = {}
+        #: How far the stores are that are not open.
+        self._closed: dict[int, int] = {}
+
+    def survey(self) -> None:
+        """Look how far the stores on disk are; this reads from disk, some milliseconds a store."""
+        if not self._directory.is_dir():
+            return
+        for path in self._directory.iterdir():
+            if path.name.isdecimal() and int(path.name) not in self._open:
+                self._closed[int(path.name)] = self._position_on_disk(path)
+
+    def _position_on_disk(self, path: Path) -> int:
+        try:
+            database = Store.read_only(path)
+            try:
+                raw = database.get(b"\0progress")
+            finally:
+                database.close()
+            return _position(None if raw is None else decode_progress(raw, str(path)))
+        except Exception:  # what is wrong with it is said when it is opened
+            return 0
+
+    def positions(self) -> dict[int, int]:
+        """Return how far each store is: the sum of the offsets up to which it holds its changelogs."""
+        return self._closed | {
+            partition: _position(self.progress(partition)) for partition in self._open
+        }
+
+    def progress(self, partition: int) -> Progress | None:
+        """Return what an open store knows of itself; `None` before its first checkpoint."""
+        store = self._open[partition]
+        raw = store.progress
+        return None if raw is None else decode_progress(raw, f"the state store {store.path}")
+
+    def is_open(self, partition: int) -> bool:
+        """Whether a task's store is open, in whatever role."""
+        return partition in self._open
+
+    def open(self, partition: int) -> Store:
+        """Return a task's store, opened if it is not open; what cannot be gone on from is made anew.
+
+        That is a store of another owner, which is set aside, and one that is too old.
+
+        Raises:
+            StoreError: it is unreadable, or of another format.
+        """
+        store = self._open.get(partition)
+        return self._keep(partition, self._opened(partition)) if store is None else store
+
+    async def open_for_standby(self, partition: int) -> Store:
+        """Return a task's store as `open` does; it is opened in a thread, which takes some milliseconds.
+
+        One that does not open is set aside as well. Nothing is lost by it but time: the state is
+        with the task's owner.
+        """
+        store = self._open.get(partition)
+        if store is not None:
+            return store
+        return self._keep(partition, await asyncio.to_thread(self._opened_anyhow, partition))
+
+    async def make_anew(self, partition: int) -> Store:
+        """Return an empty store in place of an open one."""
+        self.close(partition)
+        await asyncio.to_thread(Store.remove, self._path(partition))
+        return self._keep(partition, await asyncio.to_thread(self._opened, partition))
+
+    def _keep(self, partition: int, store: Store) -> Store:
+        self._open[partition] = store
+        self._closed.pop(partition, None)
+        return store
+
+    def _opened(self, partition: int) -> Store:
+        name = f"{self._topology.name}/{partition}"
+        path = self._path(partition)
+        owner = f"{self._topology.app_id}/{name} of cluster {self._cluster}"
+        try:
+            store = Store(path, owner, self._memory)
+        except ForeignStoreError as error:
+            aside = self._set_aside(partition, "foreign")
+            log.warning("%s; it is now %s, and the changelog is restored", error, aside)
+            return Store(path, owner, self._memory)
+        if has_missed_tombstones(store):
+            log.warning("%s: its store is too old, and made anew from the changelog", name)
+            store.close()
+            Store.remove(path)
+            store = Store(path, owner, self._memory)
+        return store
+
+    def _path(self, partition: int) -> Path:
+        return self._directory / str(partition)
+
+    def _opened_anyhow(self, partition: int) -> Store:
+        try:
+            return self._opened(partition)
+        except StoreError as error:
+            if not self._path(partition).exists():
+                raise
+            aside = self._set_aside(partition, "unreadable")
+            log.warning("%s; it is now %s, and the changelog is restored", error, aside)
+            return self._opened(partition)
+
+    def _set_aside(self, partition: int, why: str) -> Path:
+        path = self._path(partition)
+        aside = path.with_name(f"{path.name}.{why}-{time.time_ns()}")
+        path.rename(aside)
+        return aside
+
+    def close(self, partition: int) -> None:
+        """Close a task's store, if it is open; it stays on disk."""
+        if partition in self._open:
+            self._closed[partition] = _position(self.progress(partition))
+            self._open.pop(partition).close()
+
+    def close_all(self) -> None:
+        """Close whatever is open."""
+        for partition in list(self._open):
+            self.close(partition)
+
+
+def _position(progress: Progress | None) -> int:
+    return 0 if progress is None else sum(progress.positions.values())

@@ -1,0 +1,239 @@
+"""What standbys survive: brokers that are away, stores and changelogs that are not as they should be."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from streamapp import App, Batches
+from streamapp.broker import Broker
+from streamapp.engine import standby
+from streamapp.engine.group import Group
+from streamapp.engine.provision import TOMBSTONES_KEPT
+from streamapp.engine.standby import Standby
+from streamapp.engine.stores import TaskStores
+from streamapp.faults import inject
+from streamapp.state.store import Store, StoreMemory, TableWrites
+from tests.brokers import BrokerUnderTest, admin_client
+from tests.engine.running import make_app, running
+from tests.engine.test_engine import publish
+from tests.engine.test_standby import at_work, caught_up
+from tests.polling import eventually
+
+WORDS = [b"a", b"b", b"c", b"a"]
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """Engines that are entered here are stopped at the end of the test."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+class Pair:
+    """Two workers on a broker of the test's own, counting words in one task: the second follows."""
+
+    def __init__(self, kafka: BrokerUnderTest, directory: Path) -> None:
+        self.kafka = kafka
+        self.directory = directory
+
+    def app(self, name: str) -> App:
+        return word_counting(self.kafka, self.directory / name, engine={"standby_replicas": 1})
+
+    async def followed(self, group: Group) -> None:
+        """Wait until the second worker has all that there is."""
+        await eventually(lambda: group.standby.tasks == {0} and caught_up(group))
+
+    def counts(self, group: Group) -> dict[str, int]:
+        """What the store of a group's task holds."""
+        prefix = b"counts\0"
+        assert group.stores.is_open(0)
+        pairs = group.stores.open(0).scan(prefix, b"counts\1")
+        return {key[len(prefix) :].decode(): int(value) for key, value in pairs}
+
+
+def word_counting(kafka: BrokerUnderTest, state: Path, **options: Any) -> App:
+    app = make_app(kafka, state, **options)
+    source = app.topic(kafka.topic("in"), value_type=str, partitions=1)
+    counts = app.BatchTable("counts", default=int, key_type=str)
+
+    @app.batch_agent(source, within=0)
+    async def count(batches: Batches) -> None:
+        async for batch in batches:
+            for word in batch:
+                counts[word] += 1
+
+    return app
+
+
+@pytest.fixture
+async def pair(embedded: Broker, tmp_path: Path) -> Pair:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "standby-")
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", WORDS)
+    return Pair(kafka, tmp_path)
+
+
+@pytest.fixture
+async def owner(pair: Pair, stack: AsyncExitStack) -> Group:
+    """The first worker's group, with the task at work."""
+    [group] = (await stack.enter_async_context(running(pair.app("owner")))).groups
+    await eventually(lambda: at_work(group) == {0})
+    return group
+
+
+async def test_while_the_broker_is_away_a_standby_waits(
+    pair: Pair, owner: Group, embedded: Broker, stack: AsyncExitStack
+) -> None:
+    app = pair.app("other")
+    embedded.faults.drop("Fetch", times=20)
+    [other] = (await stack.enter_async_context(running(app))).groups
+    await pair.followed(other)
+    embedded.faults.drop("Fetch", times=20)
+    await publish(pair.kafka, "in", WORDS)
+    await eventually(lambda: pair.counts(other) == {"a": 4, "b": 2, "c": 2})
+    assert app.failure is None
+
+
+async def test_a_standbys_store_that_does_not_open_is_set_aside_and_made_anew(
+    pair: Pair, owner: Group, stack: AsyncExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = pair.directory / "other" / "standby-app" / "worker-0" / "count" / "0"
+    path.mkdir(parents=True)
+    (path / "CURRENT").write_text("MANIFEST-000666\n")
+    app = pair.app("other")
+    [other] = (await stack.enter_async_context(running(app))).groups
+    await eventually(lambda: pair.counts(other) == {"a": 2, "b": 1, "c": 1})
+    assert "it is now" in caplog.text
+    assert [p.name for p in path.parent.glob("0.unreadable-*")]
+    assert app.failure is None
+
+
+async def test_a_standby_whose_store_is_not_written_rests_and_goes_on(
+    pair: Pair,
+    owner: Group,
+    stack: AsyncExitStack,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(standby, "_REST", 0.1)
+    app = pair.app("other")
+    [other] = (await stack.enter_async_context(running(app))).groups
+    await pair.followed(other)
+
+    def full() -> None:
+        raise OSError("no space left on device")
+
+    with inject("standby.before-write", full):
+        await publish(pair.kafka, "in", WORDS)
+        await eventually(lambda: pair.counts(other) == {"a": 4, "b": 2, "c": 2})
+    assert "count/0: standby: its store is not written: no space left on device" in caplog.text
+    assert app.failure is None
+
+
+async def test_a_standby_notices_a_changelog_that_was_made_anew(
+    pair: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changelog = "standby-app-counts-changelog"
+
+    async def write(*keys: bytes) -> None:
+        await pair.kafka.create_topic(changelog, partitions=1, cleanup_policy="compact")
+        async with AIOKafkaProducer(bootstrap_servers=pair.kafka.bootstrap) as producer:
+            for key in keys:
+                await producer.send_and_wait(changelog, b"1", key=key, partition=0)
+
+    await write(b"a", b"b", b"c")
+    app = pair.app("other")
+    [topology] = app.topologies()
+    stores = TaskStores(topology, tmp_path / "other", StoreMemory(8 << 20), "")
+    following = Standby(
+        app.kafka_options(),
+        topology,
+        app.engine_settings,
+        stores,
+        lambda: round(time.time() * 1000),
+        stores.close,
+        lambda: None,
+    )
+    following.assign({0}, (), {})
+    try:
+        await eventually(lambda: following.lags == {0: {changelog: 0}})
+        async with admin_client(pair.kafka.bootstrap) as admin:
+            await admin.delete_topics([changelog])
+        await write(b"x")
+        await eventually(lambda: "it was deleted and made anew, or truncated" in caplog.text)
+        await eventually(lambda: following.lags == {})
+    finally:
+        await following.stop()
+        stores.close_all()
+
+
+async def test_a_standby_that_was_away_longer_than_tombstones_are_kept_begins_anew(
+    pair: Pair, owner: Group, stack: AsyncExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = pair.app("other")
+    [other] = (await stack.enter_async_context(running(app))).groups
+    await pair.followed(other)
+    # A row whose deletion this store has missed.
+    other.stores.open(0).write([TableWrites("counts", [(b"gone", b"7")])], None)
+    other.standby._clock = lambda: round(time.time() * 1000) + TOMBSTONES_KEPT + 1
+    await eventually(lambda: pair.counts(other) == {"a": 2, "b": 1, "c": 1})
+    assert "its store is too old, and made anew" in caplog.text
+    assert app.failure is None
+
+
+async def test_a_large_backlog_is_written_beside_the_event_loop(
+    pair: Pair, owner: Group, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [b"%d" % number for number in range(3000)]
+    await publish(pair.kafka, "in", words)
+    await eventually(lambda: len(pair.counts(owner)) == 3003)
+    threads = set()
+    write = Store.write
+
+    def watched(store: Store, *arguments: Any) -> None:
+        threads.add(threading.current_thread())
+        write(store, *arguments)
+
+    monkeypatch.setattr(Store, "write", watched)
+    [other] = (await stack.enter_async_context(running(pair.app("other")))).groups
+    await eventually(lambda: len(pair.counts(other)) == 3003)
+    assert threads - {threading.main_thread()}
+
+
+async def test_a_task_that_is_stopped_following_in_the_middle_of_a_write_waits_for_it(
+    pair: Pair, owner: Group, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standby, "_LARGE", 1)
+    app = pair.app("other")
+    [other] = (await stack.enter_async_context(running(app))).groups
+    await pair.followed(other)
+    begun, go_on = threading.Event(), threading.Event()
+    write = Store.write
+
+    def slow(store: Store, *arguments: Any) -> None:
+        if store is followed:
+            begun.set()
+            go_on.wait(30)
+        write(store, *arguments)
+
+    followed = other.stores.open(0)
+    monkeypatch.setattr(Store, "write", slow)
+    await publish(pair.kafka, "in", WORDS)
+    await eventually(begun.is_set)
+    other.standby.assign((), (), {})
+    settling = asyncio.create_task(other.standby.settled(0))
+    await asyncio.sleep(0)
+    assert not settling.done()
+    assert other.stores.is_open(0)
+    go_on.set()
+    await settling
+    await eventually(lambda: not other.stores.is_open(0))
