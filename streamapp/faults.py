@@ -5,7 +5,7 @@ hurt most. The call does nothing, at the cost of one truth test, until one of tw
 
 - the environment: `STREAMAPP_FAULT="receiver.before-commit:3"` kills this process with SIGKILL the
   third time it passes that point (without a number: the first time), as a crash would: no clean-up,
-  no flush;
+  no flush; `receiver.before-commit:3:stop` stops it there with SIGSTOP, until SIGCONT;
 - a test in the same process: `with inject("receiver.before-commit", action, nth=3): ...`.
 
 Names are `component.moment`, so that a list of them reads like the life of the component.
@@ -15,11 +15,13 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Final
 
 __all__ = ["ENVIRONMENT", "fault_point", "inject"]
 
 ENVIRONMENT = "STREAMAPP_FAULT"
-"""The environment variable that arms one point: `name` or `name:nth`."""
+"""The environment variable that arms one point: `name`, `name:nth` or `name:nth:stop`."""
 
 
 class _Fault:
@@ -40,17 +42,21 @@ class _Fault:
             self.action()
 
 
-def _kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+_HOW: Final = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+
+def _signal(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
 
 
 def _from_environment(setting: str | None) -> list[_Fault]:
     if not setting:
         return []
-    name, colon, nth = setting.partition(":")
-    if not name or (colon and not nth.isdecimal()):
-        raise ValueError(f"{ENVIRONMENT}={setting!r}: expected NAME or NAME:NTH")
-    return [_Fault(name, _kill, int(nth) if colon else 1)]
+    name, *rest = setting.split(":")
+    nth, how = [*rest, *("1", "kill")[len(rest) :]][:2]
+    if not name or len(rest) > 2 or not nth.isdecimal() or how not in _HOW:
+        raise ValueError(f"{ENVIRONMENT}={setting!r}: expected NAME, NAME:NTH or NAME:NTH:stop")
+    return [_Fault(name, partial(_signal, _HOW[how]), int(nth))]
 
 
 _armed: list[_Fault] = _from_environment(os.environ.get(ENVIRONMENT))

@@ -82,6 +82,20 @@ def test_the_environment_kills_at_the_first_pass_without_a_number():
     assert process.stdout == ""
 
 
+def test_the_environment_can_stop_the_process_until_it_is_continued():
+    process = subprocess.Popen(
+        [sys.executable, "-c", PASS_THREE_TIMES],
+        env={**os.environ, ENVIRONMENT: "test.point:2:stop"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    process.send_signal(signal.SIGCONT)
+    output, _ = process.communicate()
+    assert (process.returncode, output.split()) == (0, ["1", "2", "3"])
+
+
 def test_the_environment_arms_only_the_named_point():
     assert run_armed("test.another").stdout.split() == ["1", "2", "3"]
 
@@ -89,4 +103,4 @@ def test_the_environment_arms_only_the_named_point():
 def test_a_malformed_setting_is_refused_at_import():
     process = run_armed("test.point:soon")
     assert process.returncode == 1
-    assert "expected NAME or NAME:NTH" in process.stderr
+    assert "expected NAME, NAME:NTH" in process.stderr

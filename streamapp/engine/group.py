@@ -96,7 +96,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         self.kafka_options = kafka_options
         self.surroundings = surroundings
         self.opening = opening
-        self.output = OutputProducer(kafka_options, settings, surroundings.limits)
+        self.output = OutputProducer(kafka_options, settings, surroundings.limits, self._may_send)
         self.once = once
         self.epoch = 0
         self.runners: dict[int, TaskRunner] = {}
@@ -109,6 +109,12 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         #: When the group was found to have replaced this member.
         self._replaced: list[float] = []
         self._confirming: asyncio.Task[bool] | None = None
+        #: When this process was last seen at work; up to which epoch others may have its tasks, since
+        #: it was still for too long in it; and whether output of that epoch may be on its way.
+        self._alive = time.monotonic()
+        self._doubted = -1
+        self._output_doubted = False
+        self._dropping: asyncio.Task[None] | None = None
         self._awake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._closing: dict[int, asyncio.Task[None]] = {}
@@ -174,6 +180,8 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._confirming is not None:
             self._confirming.cancel()
             await asyncio.wait({self._confirming})
+        if self._dropping is not None:
+            await self._dropping
         await self.output.close()
         if self.consumer is not None:
             await seams.leave_group(self.consumer)
@@ -306,10 +314,47 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
                 seams.heartbeat(self.consumer, self._generation)
             )
         try:
-            return await asyncio.shield(self._confirming) and epoch == self.epoch
+            member = await asyncio.shield(self._confirming) and epoch == self.epoch
         except KafkaError as error:
             log.warning("%s: the group does not answer: %s", self.topology.name, error)
             return False
+        if member:
+            self._doubted, self._output_doubted = -1, False
+        return member
+
+    async def still_here(self, epoch: int) -> bool:
+        """Whether a task may let something out, under its assignment, that no fence holds back.
+
+        A process that was still for a session timeout (stopped, swapped out, its host suspended) has
+        to ask the group first: another worker may have its tasks by now.
+        """
+        self._live()
+        return epoch > self._doubted or await self.confirmed(epoch)
+
+    async def _may_send(self) -> bool:
+        """Whether a request with output may leave; without the group's word it is dropped for good."""
+        self._live()
+        if not self._output_doubted or await self.confirmed(self._doubted):
+            return True
+        if self._dropping is None:
+            # Not here: this runs in the producer that is closed.
+            self._dropping = asyncio.get_running_loop().create_task(self._drop_output())
+        return False
+
+    async def _drop_output(self) -> None:
+        await self.output.close()
+        self._output_doubted, self._dropping = False, None
+
+    def _live(self) -> None:
+        now = time.monotonic()
+        if now - self._alive > self.settings.session_timeout:
+            log.warning(
+                "%s: nothing was done for %.1f s, longer than the session timeout: the group is asked who has the tasks",
+                self.topology.name,
+                now - self._alive,
+            )
+            self._doubted, self._output_doubted = self.epoch, True
+        self._alive = now
 
     # ------------------------------------------------------------------ offsets
 
@@ -356,6 +401,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _fetch(self, consumer: AIOKafkaConsumer, whole_batches: WholeBatches) -> None:
         while True:
+            self._live()
             self._awake.clear()
             ready = {
                 tp: runner

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -230,11 +230,19 @@ class OutputProducer:
 
     All tasks of a topology share it. A failure ends it for all of them: a refused batch leaves a gap
     in its sequence, after which the broker takes nothing more from it. The next `send` starts another.
+
+    Arguments:
+        allowed: asked before each request: nothing fences what is sent outside of a transaction.
     """
 
     def __init__(
-        self, kafka_options: Mapping[str, Any], settings: EngineSettings, limits: Mapping[str, int]
+        self,
+        kafka_options: Mapping[str, Any],
+        settings: EngineSettings,
+        limits: Mapping[str, int],
+        allowed: Callable[[], Awaitable[bool]],
     ) -> None:
+        self._allowed = allowed
         self._options = kafka_options
         self._settings = settings
         self._limits = limits
@@ -275,6 +283,7 @@ class OutputProducer:
         except BaseException:
             await discard(producer)
             raise
+        seams.guard(producer, self._allowed)
         return producer
 
     async def close(self) -> None:

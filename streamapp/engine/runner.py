@@ -422,6 +422,8 @@ class TaskRunner:
         if unknown:
             await self._group.make_topics(unknown)
         if self._settings.guarantee is Guarantee.AT_LEAST_ONCE:
+            if not await self._group.still_here(self.epoch):
+                raise TaskClosed("others may have its partitions by now")
             await self._group.output.send(
                 checkpoint.leaving(self._topology), keyless=checkpoint.marker.sequence
             )

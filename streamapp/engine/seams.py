@@ -7,10 +7,11 @@ leaving at once, the size of one record batch.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NodeNotReadyError
 
 from streamapp.errors import StreamappError
 
@@ -18,6 +19,7 @@ __all__ = [
     "check",
     "fail_deliveries",
     "generation",
+    "guard",
     "heartbeat",
     "leave_group",
     "member_id",
@@ -102,6 +104,18 @@ def new_batch(producer: AIOKafkaProducer, size: int) -> Any:
     """Return an empty record batch that takes so many bytes; aiokafka has one size for all topics."""
     producer._message_accumulator._batch_size = size
     return producer.create_batch()
+
+
+def guard(producer: AIOKafkaProducer, allowed: Callable[[], Awaitable[bool]]) -> None:
+    """Ask before each request of a producer; one that is not allowed fails as if no node were there."""
+    send = producer.client.send
+
+    async def guarded(node: int, request: Any, **options: Any) -> Any:
+        if not await allowed():
+            raise NodeNotReadyError("requests are held back")
+        return await send(node, request, **options)
+
+    producer.client.send = guarded
 
 
 def fail_deliveries(producer: AIOKafkaProducer, error: Exception) -> None:

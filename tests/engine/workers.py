@@ -67,6 +67,15 @@ class Worker:
         """Whether it has said that it is at work: from then on it ends well when it is told to."""
         return " runs " in self.log.read_text(errors="replace")
 
+    @property
+    def state(self) -> str:
+        """What /proc says of it: `T` is stopped."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    def said(self, what: str) -> int:
+        """How often something is in its log."""
+        return self.log.read_text(errors="replace").count(what)
+
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         self._process.kill()
