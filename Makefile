@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= 4
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
-.PHONY: help demo test test-slow soak chaos unit lint types bench kafka kafka-stop lock clean
+.PHONY: help demo test test-slow soak chaos unit lint types bench day kafka kafka-stop lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ types: $(READY)  ## check types, strictly
 bench: $(READY)  ## measure against bare loops of aiokafka and tweepy, each pair in one run
 	@status=0; for part in bench bench.tweets; do \
 		$(BIN)/python -m $$part || status=1; done; exit $$status
+
+day: $(READY)  ## run a day of event time in ten minutes, and see that nothing grows
+	$(BIN)/python -m bench.day
 
 kafka: $(READY)  ## start an Apache Kafka to try things out on, and print its address
 	@$(BIN)/python -m tests.kafka start
