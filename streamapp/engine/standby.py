@@ -24,6 +24,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from streamapp.engine import seams
 from streamapp.engine.changelog import table_writes
 from streamapp.engine.fetching import WholeBatches
+from streamapp.engine.lags import Lags
 from streamapp.engine.marker import Marker, Progress, encode
 from streamapp.engine.provision import TOMBSTONES_KEPT
 from streamapp.engine.settings import EngineSettings
@@ -47,11 +48,6 @@ _FETCH_BYTES = 8 << 20
 _LARGE = 500
 #: How long a task is left alone whose store or changelog is not as it should be, in seconds.
 _REST = 60.0
-#: How often the lags are looked at, and said while they are large, in seconds.
-_LOOK_EVERY, _SAY_EVERY = 1.0, 60.0
-#: How long to wait before the group is asked again for tasks that were near enough, at first and at
-#: most: by the time that all have met, the tasks may have gone too far ahead.
-_ASK_AGAIN = (5.0, 300.0)
 #: How often a store that has nothing to write is told that it is up to date, in milliseconds.
 _TOUCH_EVERY = 3600 * 1000
 
@@ -110,22 +106,13 @@ class Standby:
         self._stores = stores
         self._clock = clock
         self._unused = unused
-        self._near = near
         self._followed: dict[int, _Followed] = {}
         self._left: list[_Followed] = []
         self._reading: dict[TopicPartition, _Place] = {}
         self._changed = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._failures = 0
-        self._warming: frozenset[int] = frozenset()
-        self._asked = False
-        self._ask_after = 0.0
-        self._ask_pause = _ASK_AGAIN[0]
-        self._look_after = 0.0
-        self._say_after = 0.0
-        self._caught_up = False
-        #: How many offsets each task is behind in each of its changelogs, where it is known.
-        self.lags: dict[int, dict[str, int]] = {}
+        self._lags = Lags(topology.name, settings.acceptable_lag, near)
         #: Changelog records that were written to stores.
         self.records = 0
 
@@ -139,7 +126,12 @@ class Standby:
     @property
     def warming(self) -> frozenset[int]:
         """Those of them that this worker is to run as soon as it is near enough."""
-        return self._warming
+        return self._lags.warming
+
+    @property
+    def lags(self) -> Mapping[int, Mapping[str, int]]:
+        """How many offsets each task is behind in each of its changelogs, where it is known."""
+        return self._lags.by_task
 
     def assign(
         self,
@@ -162,12 +154,7 @@ class Standby:
             if after is not None:
                 after.add_done_callback(lambda _: self._changed.set())
             self._followed[partition] = _Followed(partition, after)
-        self.lags = {p: lag for p, lag in self.lags.items() if p in self._followed}
-        self._warming = frozenset(warming)
-        self._asked = self._caught_up = False
-        if not warming:
-            self._ask_after, self._ask_pause = 0.0, _ASK_AGAIN[0]
-        self._say_after = time.monotonic() + _SAY_EVERY
+        self._lags.assign(self._followed, warming)
         self._changed.set()
         if self._followed and self._loop_task is None:
             self._loop_task = asyncio.get_running_loop().create_task(
@@ -206,7 +193,7 @@ class Standby:
                 log.exception("%s: standbys go on in %.1f s", self._topology.name, pause)
             else:
                 continue
-            self.lags = {}
+            self._lags.seen({})
             await asyncio.sleep(pause)
 
     def _backoff(self) -> float:
@@ -305,12 +292,17 @@ class Standby:
             _REST,
         )
         followed.rests_until = time.monotonic() + _REST
-        self.lags.pop(followed.partition, None)
         self._changed.set()
         asyncio.get_running_loop().call_later(_REST, self._changed.set)
 
+    @property
+    def _resting(self) -> set[int]:
+        now = time.monotonic()
+        return {p for p, followed in self._followed.items() if followed.rests_until > now}
+
     async def _round(self, consumer: AIOKafkaConsumer, whole_batches: WholeBatches) -> None:
         if not self._reading:
+            self._lags.seen({}, self._resting)
             await self._changed.wait()
             return
         try:
@@ -333,7 +325,9 @@ class Standby:
                 for table in tables
             }
             await self._apply(followed, tables, reached)
-        self._look(consumer)
+        self._failures = 0
+        if self._lags.due:
+            self._lags.seen(self._current_lags(consumer), self._resting)
 
     async def _jump(
         self, consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]
@@ -412,33 +406,6 @@ class Standby:
             self._take(followed, store)
 
     # ------------------------------------------------------------------ how far it is
-
-    def _look(self, consumer: AIOKafkaConsumer) -> None:
-        """See how far behind the tasks are: say so if it is long, and ask for those that are near."""
-        now = time.monotonic()
-        waiting = bool(self._warming) and not self._asked and now >= self._ask_after
-        if now < self._look_after and not waiting:
-            return
-        self._look_after = now + _LOOK_EVERY
-        self._failures = 0
-        self.lags = self._current_lags(consumer)
-        known = self.lags.keys() == self._followed.keys()
-        behind = {task: sum(lag.values()) for task, lag in self.lags.items()}
-        if waiting and self._warming <= behind.keys():
-            # Half of it: the task goes on until the group has met.
-            near = self._settings.acceptable_lag // 2
-            if all(behind[task] <= near for task in self._warming):
-                self._asked = True
-                self._ask_after = now + self._ask_pause
-                self._ask_pause = min(2 * self._ask_pause, _ASK_AGAIN[1])
-                log.info("%s: near enough to tasks %s", self._topology.name, sorted(self._warming))
-                self._near()
-        if known and not self._caught_up and not any(behind.values()):
-            self._caught_up = True
-            log.info("%s: standbys %s are caught up", self._topology.name, sorted(behind))
-        if now >= self._say_after and sum(behind.values()) > self._settings.acceptable_lag:
-            self._say_after = now + _SAY_EVERY
-            log.info("%s: standbys are behind by %s", self._topology.name, behind)
 
     def _current_lags(self, consumer: AIOKafkaConsumer) -> dict[int, dict[str, int]]:
         lags: dict[int, dict[str, int]] = {}

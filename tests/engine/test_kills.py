@@ -102,6 +102,20 @@ async def test_exactly_once_counts_each_record_once(
     check_stores(cluster, events)
 
 
+@pytest.mark.parametrize("times", kills(3, 20))
+async def test_exactly_once_holds_when_standbys_take_over(
+    kafka: BrokerUnderTest, tmp_path: Path, times: int, seed: int
+) -> None:
+    cluster = Cluster(kafka, "exactly_once", tmp_path, STREAMAPP_TEST_STANDBYS="1")
+    try:
+        events = await run_with_kills(cluster, times, seed)
+    finally:
+        cluster.stop()
+    await check_outputs(kafka, events)
+    await check_state(kafka, events)
+    check_stores(cluster, events)
+
+
 @pytest.mark.parametrize("cluster", ["at_least_once"], indirect=True)
 @pytest.mark.parametrize("times", kills(3, 20))
 async def test_at_least_once_loses_nothing_and_its_state_is_exact(

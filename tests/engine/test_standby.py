@@ -17,8 +17,8 @@ from streamapp.engine.restore import Restore
 from streamapp.engine.standby import Standby
 from tests.brokers import BrokerUnderTest
 from tests.engine.jobs import Event, Jobs, build
+from tests.engine.oracle import check_outputs, check_state, check_stores, make_events, sent
 from tests.engine.running import running
-from tests.engine.test_kills import check_state, check_stores, make_events, sent
 from tests.engine.workers import Cluster, produce, read_all
 from tests.polling import eventually
 
@@ -71,8 +71,7 @@ class Load:
 
     async def exact(self) -> None:
         """Each event was counted once."""
-        out = Counter(record["n"] for record in await sent(self.kafka))
-        assert out == Counter(range(len(self.events)))
+        await check_outputs(self.kafka, self.events)
         await check_state(self.kafka, self.events)
 
 
