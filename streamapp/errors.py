@@ -9,6 +9,7 @@ __all__ = [
     "AgentFailed",
     "AgentStopped",
     "ConfigurationError",
+    "DamagedStoreError",
     "DecodeError",
     "ForeignStoreError",
     "RecordError",
@@ -46,6 +47,10 @@ class StoreError(StreamappError):
 
 class ForeignStoreError(StoreError):
     """A state store belongs to something else: another application, topology, partition or cluster."""
+
+
+class DamagedStoreError(StoreError):
+    """What a state store has on disk is not what was written: it is rebuilt from its changelogs."""
 
 
 class TableError(StreamappError):

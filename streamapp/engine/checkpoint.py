@@ -11,6 +11,7 @@ import msgspec
 from streamapp.engine.batch import Record
 from streamapp.engine.marker import LedgerBatch, LedgerEntry, LedgerJump, Marker
 from streamapp.engine.outbox import Outgoing
+from streamapp.engine.provision import TOMBSTONES_KEPT
 from streamapp.engine.topology import Topology
 from streamapp.state.store import TableWrites
 
@@ -71,6 +72,8 @@ class Surroundings:
         limits: the largest record of each topic, in bytes.
         worker: who runs it, for the ledger.
         cluster: the id of the Kafka cluster: a store is of one cluster.
+        tombstones: how long topics keep deletes that compaction has come by, in milliseconds, where
+            that is not what the engine makes changelogs with.
     """
 
     clock: Callable[[], int]
@@ -79,6 +82,15 @@ class Surroundings:
     worker: str
     dead_letter_topic: str
     cluster: str = ""
+    tombstones: dict[str, int] = field(default_factory=dict)
+
+    def tombstones_kept(self, topology: Topology) -> int:
+        """Return for how long, in milliseconds, a store of a topology can be away and miss no delete."""
+        changelogs = [topology.changelog(table.name) for table in topology.tables]
+        return min(
+            (self.tombstones.get(name, TOMBSTONES_KEPT) for name in changelogs),
+            default=TOMBSTONES_KEPT,
+        )
 
 
 @dataclass(slots=True)

@@ -87,6 +87,7 @@ class Engine(Service):
             worker=self._identity.name,
             dead_letter_topic=app.dead_letter_topic,
             cluster=cluster,
+            tombstones=provisioned.tombstones,
         )
         self._provisioned = provisioned
         memory = StoreMemory(settings.store_memory)

@@ -119,7 +119,14 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         self._loop_task: asyncio.Task[None] | None = None
         self._closing: dict[int, asyncio.Task[None]] = {}
         self._stopped = False
-        self.stores = TaskStores(topology, state_directory, memory, surroundings.cluster)
+        self.stores = TaskStores(
+            topology,
+            state_directory,
+            memory,
+            surroundings.cluster,
+            surroundings.tombstones_kept(topology),
+            surroundings.clock,
+        )
         self.standby = Standby(
             kafka_options,
             topology,

@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds until a topic that was made has to be visible.
 _VISIBLE_WITHIN = 30.0
-#: A store that was away for less than this has missed no tombstone, in milliseconds.
+#: How long the engine lets changelogs keep deletes, in milliseconds: a store that was away for less
+#: has missed none.
 TOMBSTONES_KEPT = 7 * 24 * 3600 * 1000
 _CHANGELOG = {
     "cleanup.policy": "compact",
@@ -53,10 +54,17 @@ class Wanted:
 
 @dataclass(slots=True)
 class Provisioned:
-    """What the cluster has: partition counts, and the largest record of a topic in bytes."""
+    """What the cluster has.
+
+    Attributes:
+        partitions: partition counts, by topic.
+        limits: the largest record of a topic, in bytes.
+        tombstones: how long a topic keeps deletes, in milliseconds.
+    """
 
     partitions: dict[str, int]
     limits: dict[str, int]
+    tombstones: dict[str, int] = field(default_factory=dict)
 
 
 def _of_topic(topic: Topic) -> Wanted:
@@ -117,7 +125,9 @@ async def provision(
     configs = await _configs(admin, partitions)
     for topology in topologies:
         _check_kept(topology, configs, bootstrap)
-    return Provisioned(partitions, _limits(configs))
+    return Provisioned(
+        partitions, _numbers(configs, "max.message.bytes"), _numbers(configs, "delete.retention.ms")
+    )
 
 
 async def provision_late(
@@ -131,7 +141,7 @@ async def provision_late(
     """Make topics that nobody declared and an agent sends to all the same; add them to the known."""
     wanted = {name: Wanted(name) for name in names}
     found = await _ensure(admin, wanted, default_partitions, settings, bootstrap)
-    known.limits.update(_limits(await _configs(admin, found)))
+    known.limits.update(_numbers(await _configs(admin, found), "max.message.bytes"))
     known.partitions.update(found)
 
 
@@ -269,9 +279,6 @@ async def _configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str
     }
 
 
-def _limits(configs: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
-    return {
-        name: int(found["max.message.bytes"])
-        for name, found in configs.items()
-        if "max.message.bytes" in found
-    }
+def _numbers(configs: Mapping[str, Mapping[str, str]], setting: str) -> dict[str, int]:
+    """Return one setting of each topic that has it."""
+    return {name: int(found[setting]) for name, found in configs.items() if setting in found}

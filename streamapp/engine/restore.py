@@ -15,35 +15,19 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streamapp.engine.changelog import table_writes
 from streamapp.engine.fetching import WholeBatches
-from streamapp.engine.marker import (
-    MARKER_KEY,
-    Marker,
-    Progress,
-    decode_marker,
-    decode_progress,
-    encode,
-)
-from streamapp.engine.provision import TOMBSTONES_KEPT
+from streamapp.engine.marker import MARKER_KEY, Marker, decode_marker, decode_progress
+from streamapp.engine.replay import Replay
 from streamapp.engine.topology import Topology
 from streamapp.errors import StoreError
-from streamapp.faults import fault_point
 from streamapp.state.store import Store
 
-__all__ = ["Restore", "has_missed_tombstones"]
+__all__ = ["Restore"]
 
 log = logging.getLogger(__name__)
 
 _POLL_MS = 50
 _FETCH_BYTES = 4 << 20
-
-
-def has_missed_tombstones(store: Store) -> bool:
-    """Whether a store was away for so long that compaction may have taken deletes that it never saw."""
-    raw = store.progress
-    written = 0 if raw is None else decode_progress(raw, f"the state store {store.path}").at
-    return bool(written) and _now() - written > TOMBSTONES_KEPT
 
 
 def _now() -> int:
@@ -63,8 +47,7 @@ class Restore:
         self._topology = topology
         self._partition = partition
         self._store = store
-        #: Changelog records applied.
-        self.records = 0
+        self.replay: Replay | None = None
 
     async def run(self) -> tuple[Marker | None, dict[str, int]]:
         """Restore; return the marker (`None` for a task without a checkpoint) and the positions.
@@ -124,6 +107,11 @@ class Restore:
                 await asyncio.sleep(_POLL_MS / 1000)
         finally:
             await everything.stop()
+
+    @property
+    def records(self) -> int:
+        """Changelog records applied."""
+        return 0 if self.replay is None else self.replay.records
 
     @property
     def _name(self) -> str:
@@ -197,6 +185,7 @@ class Restore:
         ends: Mapping[TopicPartition, int],
         marker: Marker,
     ) -> None:
+        replay = self.replay = Replay(self._store, positions, _now)
         behind = [tp for tp, table in logs.items() if positions[table] < ends[tp]]
         for tp in logs:
             consumer.seek(tp, positions[logs[tp]])
@@ -204,18 +193,11 @@ class Restore:
             consumer.resume(*behind)
         while behind:
             fetched = await whole_batches.getmany(*behind, timeout_ms=_POLL_MS)
-            writes = []
-            for tp, records in fetched.items():
-                writes.append(table_writes(logs[tp], records))
-                self.records += len(records)
-            for tp in behind:
-                positions[logs[tp]] = await consumer.position(tp)
-            if writes:
-                self._store.write(
-                    writes, encode(Progress(marker=marker, positions=positions, at=_now()))
-                )
-                fault_point("restore.written")
+            until = {logs[tp]: await consumer.position(tp) for tp in behind}
+            await replay.apply(
+                {logs[tp]: records for tp, records in fetched.items()}, until, marker
+            )
             behind = [tp for tp in behind if positions[logs[tp]] < ends[tp]]
         if self.records:
             log.info("%s restored %d changelog records", self._name, self.records)
-        self._store.write([], encode(Progress(marker=marker, positions=positions, at=_now())))
+        replay.finish(marker)

@@ -32,7 +32,7 @@ from streamapp.engine.producer import TaskProducer
 from streamapp.engine.restore import Restore
 from streamapp.engine.settings import Guarantee
 from streamapp.engine.task import Task
-from streamapp.errors import AgentStopped, TaskClosed
+from streamapp.errors import AgentStopped, DamagedStoreError, TaskClosed
 from streamapp.faults import fault_point
 from streamapp.state.store import Store
 
@@ -237,12 +237,15 @@ class TaskRunner:
                 self._buffers = {}
                 await self._drop_batch()
                 return
-            except (TaskClosed, KafkaError, OSError) as error:
+            except (TaskClosed, KafkaError, OSError, DamagedStoreError) as error:
                 failures = 0 if self.checkpoints > before else failures + 1
                 pause = self._backoff(failures)
                 log.warning("%s: %s; it opens anew in %.1f s", self.name, error, pause)
                 self._buffers = {}
                 await self._drop_batch()
+                if isinstance(error, DamagedStoreError):
+                    self.task = None
+                    self._group.stores.replace(self.partition, error)
                 await self._pause(pause)
             except Exception:
                 # What it has in memory is worth nothing now, also if an assignment comes before the end.
@@ -406,6 +409,8 @@ class TaskRunner:
             except Exception as error:
                 fault = task.fault(error)
                 task.rolled_back()
+                if task.store.damage is not None:
+                    raise task.store.damage from error
                 instead, pause = self._errors.failed(part, fault)
                 parts.extendleft(reversed(instead))
                 await self._pause(pause)
@@ -415,6 +420,9 @@ class TaskRunner:
                 raise _Revoked
 
     async def _publish(self, task: Task, checkpoint: Checkpoint, slices: Sequence[Slice]) -> None:
+        # An agent may have made nothing of what it was told when it read.
+        if task.store.damage is not None:
+            raise task.store.damage
         fault_point("checkpoint.processed")
         unknown = {
             record.topic for record in checkpoint.outputs

@@ -26,10 +26,10 @@ from streamapp.engine.changelog import table_writes
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.lags import Lags
 from streamapp.engine.marker import Marker, Progress, encode
-from streamapp.engine.provision import TOMBSTONES_KEPT
 from streamapp.engine.settings import EngineSettings
 from streamapp.engine.stores import TaskStores
 from streamapp.engine.topology import Topology
+from streamapp.errors import DamagedStoreError
 from streamapp.faults import fault_point
 from streamapp.state.store import Store, TableWrites
 
@@ -357,7 +357,7 @@ class Standby:
         reached: Mapping[str, int],
     ) -> None:
         now = self._clock()
-        if now - followed.written > TOMBSTONES_KEPT:
+        if now - followed.written > self._stores.tombstones_kept:
             # The broker was away, or this process: deletes may be gone from what comes next.
             log.warning(
                 "%s/%d: its store is too old, and made anew from the changelog",
@@ -374,6 +374,10 @@ class Standby:
         count = sum(map(len, tables.values()))
         try:
             await self._write(followed, writes, positions, now, count)
+        except DamagedStoreError as error:
+            followed.store = None
+            self._changed.set()
+            self._stores.replace(followed.partition, error)
         except Exception as error:
             self._rest(followed, f"its store is not written: {error}")
 

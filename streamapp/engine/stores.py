@@ -7,19 +7,18 @@ runner takes over as it is, and the other way round. Nobody else opens or closes
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from streamapp.engine.marker import Progress, decode_progress
-from streamapp.engine.restore import has_missed_tombstones
+from streamapp.engine.provision import TOMBSTONES_KEPT
+from streamapp.engine.store_keeper import StoreKeeper
 from streamapp.engine.topology import Topology
-from streamapp.errors import ForeignStoreError, StoreError
+from streamapp.errors import DamagedStoreError, StoreError
 from streamapp.state.store import Store, StoreMemory
 
 __all__ = ["TaskStores"]
-
-log = logging.getLogger(__name__)
 
 
 class TaskStores:
@@ -28,11 +27,22 @@ class TaskStores:
     Arguments:
         state_directory: the worker's; each topology has a directory in it, each task one in that.
         cluster: the id of the Kafka cluster: a store is of one cluster.
+        tombstones_kept: how long the topology's changelogs keep deletes, in milliseconds.
+        clock: milliseconds since the epoch.
     """
 
     def __init__(
-        self, topology: Topology, state_directory: Path, memory: StoreMemory, cluster: str
+        self,
+        topology: Topology,
+        state_directory: Path,
+        memory: StoreMemory,
+        cluster: str,
+        tombstones_kept: int = TOMBSTONES_KEPT,
+        clock: Callable[[], int] = lambda: round(time.time() * 1000),
     ) -> None:
+        self.tombstones_kept = tombstones_kept
+        self._clock = clock
+        self._keepers: dict[int, StoreKeeper] = {}
         self._topology = topology
         self._directory = state_directory / topology.name
         self._memory = memory
@@ -68,9 +78,7 @@ class TaskStores:
 
     def progress(self, partition: int) -> Progress | None:
         """Return what an open store knows of itself; `None` before its first checkpoint."""
-        store = self._open[partition]
-        raw = store.progress
-        return None if raw is None else decode_progress(raw, f"the state store {store.path}")
+        return _progress(self._open[partition])
 
     def is_open(self, partition: int) -> bool:
         """Whether a task's store is open, in whatever role."""
@@ -79,29 +87,25 @@ class TaskStores:
     def open(self, partition: int) -> Store:
         """Return a task's store, opened if it is not open; what cannot be gone on from is made anew.
 
-        That is a store of another owner, which is set aside, and one that is too old.
+        That is a store of another owner or a damaged one, which is set aside, and one that is too old.
 
         Raises:
-            StoreError: it is unreadable, or of another format.
+            StoreError: as `StoreKeeper.open`.
         """
         store = self._open.get(partition)
         return self._keep(partition, self._opened(partition)) if store is None else store
 
     async def open_for_standby(self, partition: int) -> Store:
-        """Return a task's store as `open` does; it is opened in a thread, which takes some milliseconds.
-
-        One that does not open is set aside as well. Nothing is lost by it but time: the state is
-        with the task's owner.
-        """
+        """Return a task's store as `open` does; it is opened in a thread, which takes some milliseconds."""
         store = self._open.get(partition)
         if store is not None:
             return store
-        return self._keep(partition, await asyncio.to_thread(self._opened_anyhow, partition))
+        return self._keep(partition, await asyncio.to_thread(self._opened, partition))
 
     async def make_anew(self, partition: int) -> Store:
         """Return an empty store in place of an open one."""
         self.close(partition)
-        await asyncio.to_thread(Store.remove, self._path(partition))
+        await asyncio.to_thread(Store.remove, self._keeper(partition).path)
         return self._keep(partition, await asyncio.to_thread(self._opened, partition))
 
     def _keep(self, partition: int, store: Store) -> Store:
@@ -109,52 +113,53 @@ class TaskStores:
         self._closed.pop(partition, None)
         return store
 
-    def _opened(self, partition: int) -> Store:
-        name = f"{self._topology.name}/{partition}"
-        path = self._path(partition)
-        owner = f"{self._topology.app_id}/{name} of cluster {self._cluster}"
-        try:
-            store = Store(path, owner, self._memory)
-        except ForeignStoreError as error:
-            aside = self._set_aside(partition, "foreign")
-            log.warning("%s; it is now %s, and the changelog is restored", error, aside)
-            return Store(path, owner, self._memory)
-        if has_missed_tombstones(store):
-            log.warning("%s: its store is too old, and made anew from the changelog", name)
+    def replace(self, partition: int, error: DamagedStoreError) -> None:
+        """Set a store aside that turned out to be damaged, open or not; the next open makes it anew.
+
+        Raises:
+            StoreError: it was damaged too often.
+        """
+        store = self._open.pop(partition, None)
+        if store is not None:
             store.close()
-            Store.remove(path)
-            store = Store(path, owner, self._memory)
-        return store
+        self._keeper(partition).replace(error)
 
-    def _path(self, partition: int) -> Path:
-        return self._directory / str(partition)
+    def _opened(self, partition: int) -> Store:
+        return self._keeper(partition).open()
 
-    def _opened_anyhow(self, partition: int) -> Store:
-        try:
-            return self._opened(partition)
-        except StoreError as error:
-            if not self._path(partition).exists():
-                raise
-            aside = self._set_aside(partition, "unreadable")
-            log.warning("%s; it is now %s, and the changelog is restored", error, aside)
-            return self._opened(partition)
-
-    def _set_aside(self, partition: int, why: str) -> Path:
-        path = self._path(partition)
-        aside = path.with_name(f"{path.name}.{why}-{time.time_ns()}")
-        path.rename(aside)
-        return aside
+    def _keeper(self, partition: int) -> StoreKeeper:
+        keeper = self._keepers.get(partition)
+        if keeper is None:
+            name = f"{self._topology.name}/{partition}"
+            keeper = self._keepers[partition] = StoreKeeper(
+                self._directory / str(partition),
+                f"{self._topology.app_id}/{name} of cluster {self._cluster}",
+                self._memory,
+                name,
+                self.tombstones_kept,
+                self._clock,
+            )
+        return keeper
 
     def close(self, partition: int) -> None:
         """Close a task's store, if it is open; it stays on disk."""
-        if partition in self._open:
-            self._closed[partition] = _position(self.progress(partition))
-            self._open.pop(partition).close()
+        store = self._open.pop(partition, None)
+        if store is not None:
+            try:
+                self._closed[partition] = _position(_progress(store))
+            except StoreError:  # it is set aside when it is opened
+                self._closed[partition] = 0
+            store.close()
 
     def close_all(self) -> None:
         """Close whatever is open."""
         for partition in list(self._open):
             self.close(partition)
+
+
+def _progress(store: Store) -> Progress | None:
+    raw = store.progress
+    return None if raw is None else decode_progress(raw, f"the state store {store.path}")
 
 
 def _position(progress: Progress | None) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from rocksdict import (
     WriteBufferManager,
 )
 
-from streamapp.errors import ForeignStoreError, StoreError
+from streamapp.errors import DamagedStoreError, ForeignStoreError, StoreError
+from streamapp.state.damage import first_logged, is_damage, is_held, last_flushed
 
 __all__ = ["FORMAT", "Store", "StoreMemory", "TableWrites"]
 
@@ -103,15 +104,24 @@ class _Scan:
     """An iterator that its store can take back: RocksDB keeps its lock while one is alive.
 
     It keeps the options and the bound too: RocksDB only points to that memory, and a scan whose
-    bound is freed ends early without an error (rocksdict 0.3.29).
+    bound is freed ends early without an error (rocksdict 0.3.29). So does one that comes upon a
+    damaged block, which is why the end is looked at.
+
+    Arguments:
+        failed: raises what a store makes of an error.
     """
 
-    __slots__ = ("__weakref__", "_bound", "_pairs")
+    __slots__ = ("__weakref__", "_bound", "_database", "_failed", "_last", "_pairs")
 
-    def __init__(self, database: Any, start: bytes, end: bytes) -> None:
+    def __init__(
+        self, database: Any, start: bytes, end: bytes, failed: Callable[[Exception], None]
+    ) -> None:
         options = ReadOptions()
         options.set_iterate_upper_bound(end)
         self._bound = (options, end)
+        self._database = database
+        self._failed = failed
+        self._last = start
         self._pairs: Iterator[tuple[bytes, bytes]] = database.items(
             from_key=start, read_opt=options
         )
@@ -120,7 +130,25 @@ class _Scan:
         return self
 
     def __next__(self) -> tuple[bytes, bytes]:
-        return next(self._pairs)
+        try:
+            pair = next(self._pairs)
+        except StopIteration:
+            self._look_behind()
+            raise
+        self._last = pair[0]
+        return pair
+
+    def _look_behind(self) -> None:
+        """Go from the last pair to the next one once more: this iterator tells why there is none."""
+        cursor = self._database.iter(read_opt=self._bound[0])
+        cursor.seek(self._last)
+        if cursor.valid():
+            cursor.next()
+        try:
+            cursor.status()
+        except Exception as error:
+            self._failed(error)
+            raise
 
     def end(self, error: StoreError) -> None:
         """Let go of the database; whoever asks for the next pair gets the error."""
@@ -130,6 +158,7 @@ class _Scan:
             yield
 
         self._pairs = raising()
+        self._database = None
 
 
 class Store:
@@ -142,57 +171,95 @@ class Store:
         memory: shared by the stores of a worker.
 
     Raises:
-        StoreError: held by another process, of another owner or format, or unreadable.
+        ForeignStoreError: it belongs to another owner.
+        DamagedStoreError: what is on the disk is not what was written.
+        StoreError: it is held by another process, of another format, or the system refuses it.
     """
 
     def __init__(self, path: Path, owner: str, memory: StoreMemory) -> None:
         self.path = path
+        #: What was found to be wrong with it, also if whoever read has made nothing of it.
+        self.damage: DamagedStoreError | None = None
         self._closed = False
         self._scans: WeakSet[_Scan] = WeakSet()
         try:
             path.mkdir(parents=True, exist_ok=True)
+            logged = first_logged(path)
             self._db: Any = Rdict(str(path), memory.options())
         except Exception as error:
-            held = "lock" in str(error).replace(str(path), "").lower()
-            advice = (
-                "another process has it open: stop that worker or start this one under another name"
-                if held
-                else "remove the directory to rebuild it from the changelog"
+            message = str(error)
+            if is_held(message):
+                raise StoreError(
+                    f"the state store {path} does not open ({message}): another process has it open: stop that worker "
+                    "or start this one under another name"
+                ) from error
+            self._check(error)
+            raise StoreError(
+                f"the state store {path} does not open ({message}): see that the worker may write there and has "
+                "room; or remove the directory to rebuild it from the changelog"
+            ) from error
+        flushed = last_flushed(path)
+        if logged is not None and flushed is not None and logged > flushed + 1:
+            self.close()
+            raise DamagedStoreError(
+                f"the state store {path} is damaged: its manifest ends at write {flushed}, and its log begins with "
+                f"{logged}"
             )
-            raise StoreError(f"the state store {path} does not open ({error}): {advice}") from error
-        self._claim(owner)
+        try:
+            self._claim(owner)
+        except BaseException:
+            self.close()
+            raise
 
     def _claim(self, owner: str) -> None:
-        found_format = self._db.get(_FORMAT_KEY)
-        found_owner = self._db.get(_OWNER_KEY)
+        found_format = self.get(_FORMAT_KEY)
+        found_owner = self.get(_OWNER_KEY)
         if found_format is None:
             batch = WriteBatch(raw_mode=True)
             batch.put(_FORMAT_KEY, str(FORMAT).encode())
             batch.put(_OWNER_KEY, owner.encode())
-            self._db.write(batch)
+            self._write(batch)
         elif found_format != str(FORMAT).encode():
-            self.close()
             raise StoreError(
                 f"the state store {self.path} has format {found_format.decode()}, this version of streamapp "
                 f"writes {FORMAT}: run the version that wrote it, or remove the directory to rebuild it"
             )
         elif found_owner != owner.encode():
-            self.close()
+            theirs = "nobody" if found_owner is None else found_owner.decode(errors="replace")
             raise ForeignStoreError(
-                f"the state store {self.path} belongs to {found_owner.decode(errors='replace')}, not to {owner}: "
+                f"the state store {self.path} belongs to {theirs}, not to {owner}: "
                 "give each application a state directory of its own"
             )
 
     @property
     def progress(self) -> bytes | None:
         """Where the task stood at the last checkpoint that this store holds."""
-        found: bytes | None = self._db.get(_PROGRESS_KEY)
-        return found
+        return self.get(_PROGRESS_KEY)
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the value of a full key (with the table's prefix)."""
-        found: bytes | None = self._db.get(key)
+        """Return the value of a full key (with the table's prefix).
+
+        Raises:
+            DamagedStoreError: as everything that reads or writes.
+        """
+        try:
+            found: bytes | None = self._db.get(key)
+        except Exception as error:
+            self._check(error)
+            raise
         return found
+
+    def _check(self, error: Exception) -> None:
+        """Raise what an error of RocksDB says of this store, if it says anything of it."""
+        message = str(error)
+        if is_damage(message):
+            self.damage = DamagedStoreError(f"the state store {self.path} is damaged ({message})")
+            raise self.damage from error
+        if message.startswith("IO error"):
+            raise StoreError(
+                f"the state store {self.path} cannot be used ({message}): see that the disk has room and can be "
+                "written; nothing that is committed is lost"
+            ) from error
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Return the pairs in `[start, end)` of full keys, in order, as they are at the call.
@@ -200,15 +267,14 @@ class Store:
         Raises:
             StoreError: on the next pair, when the store was closed meanwhile.
         """
-        scan = _Scan(self._db, start, end)
+        scan = _Scan(self._db, start, end, self._check)
         self._scans.add(scan)
         return scan
 
     def first(self, start: bytes, end: bytes) -> bytes | None:
         """Return the least full key in `[start, end)`."""
-        options = ReadOptions()
-        options.set_iterate_upper_bound(end)
-        return next(iter(self._db.keys(from_key=start, read_opt=options)), None)
+        found = next(_Scan(self._db, start, end, self._check), None)
+        return None if found is None else found[0]
 
     def write(self, writes: Iterable[TableWrites], progress: bytes | None) -> None:
         """Bring one checkpoint to disk: data and progress in one write batch."""
@@ -224,7 +290,22 @@ class Store:
                     batch.delete(prefix + key)
         if progress is not None:
             batch.put(_PROGRESS_KEY, progress)
-        self._db.write(batch)
+        self._write(batch)
+
+    def _write(self, batch: WriteBatch) -> None:
+        try:
+            self._db.write(batch)
+        except Exception as error:
+            self._check(error)
+            raise
+
+    @property
+    def stalled(self) -> bool:
+        """Whether a write would wait for flushes or compactions, and the whole interpreter with it."""
+        return any(
+            self._db.property_int_value(name)
+            for name in ("rocksdb.is-write-stopped", "rocksdb.actual-delayed-write-rate")
+        )
 
     def close(self) -> None:
         """Close the database, and the scans that nobody finished; closing twice is fine."""
@@ -233,7 +314,11 @@ class Store:
         self._closed = True
         for scan in list(self._scans):
             scan.end(StoreError(f"the state store {self.path} was closed during a scan"))
-        self._db.close()
+        try:
+            self._db.close()
+        except Exception as error:
+            # What was not flushed is in the write-ahead log, and what is damaged shows again.
+            log.warning("closing the state store %s: %s", self.path, error)
 
     @staticmethod
     def read_only(path: Path) -> Rdict:

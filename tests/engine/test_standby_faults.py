@@ -113,7 +113,7 @@ async def test_a_standbys_store_that_does_not_open_is_set_aside_and_made_anew(
     [other] = (await stack.enter_async_context(running(app))).groups
     await eventually(lambda: pair.counts(other) == {"a": 2, "b": 1, "c": 1})
     assert "it is now" in caplog.text
-    assert [p.name for p in path.parent.glob("0.unreadable-*")]
+    assert [p.name for p in path.parent.glob("0.corrupt-*")]
     assert app.failure is None
 
 

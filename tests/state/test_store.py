@@ -213,14 +213,6 @@ def test_a_store_that_another_process_holds_is_refused(tmp_path: Path, memory: S
     Store(tmp_path / "s", OWNER, memory).close()
 
 
-def test_a_store_that_is_broken_says_how_to_rebuild_it(tmp_path: Path, memory: StoreMemory):
-    path = tmp_path / "s"
-    Store(path, OWNER, memory).close()
-    (path / "CURRENT").write_text("garbage")
-    with pytest.raises(StoreError, match="remove the directory to rebuild it"):
-        Store(path, OWNER, memory)
-
-
 def test_a_path_that_is_a_file_is_refused(tmp_path: Path, memory: StoreMemory):
     (tmp_path / "locks").write_text("")
     with pytest.raises(StoreError, match=r"does not open.*remove the directory"):
