@@ -95,7 +95,8 @@ async def kill_and_receive(
             assert process.wait() == -signal.SIGKILL, (directory / "log").read_text()[-3000:]
         last = started("")
         try:
-            patience = time.monotonic() + 90.0
+            # Every start searches: the quota of search may be spent for a quarter of an hour.
+            patience = time.monotonic() + 240.0
             found = await published_ids(bootstrap, topic)
             while not (fake.done.is_set() and set(found) >= fake.searchable()):
                 assert time.monotonic() < patience, (

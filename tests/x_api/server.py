@@ -376,7 +376,7 @@ class FakeX:
             return refused
         now = self._clock.now()
         if sum(0 <= now - earlier < WINDOW for earlier in self.searches) >= SEARCHES:
-            return _problem(429, reset=now + WINDOW)
+            return _problem(429, reset=self.searches[-SEARCHES] + WINDOW)
         self.searches.append(now)
         query = request.query["query"]
         if len(query) > QUERY_LENGTH or "sample:" in query or "bio:" in query:

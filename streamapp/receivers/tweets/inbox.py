@@ -9,7 +9,7 @@ from streamapp.receivers.tweets.kept import KeptBacklog
 
 __all__ = ["Connecting", "Filled", "Found", "Inbox", "Order"]
 
-_ORDERS = 8
+_ORDERS = 2
 
 
 @dataclass(frozen=True, slots=True)
