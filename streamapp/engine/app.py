@@ -300,7 +300,13 @@ class App(faust.App):
 
     def worker_init(self) -> None:
         """Make the project's forms of Faust's commands known."""
-        from streamapp.cli import audit, batches, declared, worker  # noqa: F401  (they register themselves)
+        from streamapp.cli import (  # noqa: F401  (they register themselves)
+            audit,
+            batches,
+            dead_letters,
+            declared,
+            worker,
+        )
 
         super().worker_init()
 

@@ -22,8 +22,10 @@ __all__ = [
     "TOMBSTONES_KEPT",
     "Provisioned",
     "Wanted",
+    "configs_of",
     "provision",
     "provision_late",
+    "provision_one",
     "wanted_topics",
 ]
 
@@ -122,7 +124,7 @@ async def provision(
         _check_co_partitioned(topology, partitions, bootstrap)
     wanted = wanted_topics(topologies, partitions, dead_letters, settings)
     partitions |= await _ensure(admin, wanted, default_partitions, settings, bootstrap)
-    configs = await _configs(admin, partitions)
+    configs = await configs_of(admin, partitions)
     for topology in topologies:
         _check_kept(topology, configs, bootstrap)
     return Provisioned(
@@ -141,8 +143,19 @@ async def provision_late(
     """Make topics that nobody declared and an agent sends to all the same; add them to the known."""
     wanted = {name: Wanted(name) for name in names}
     found = await _ensure(admin, wanted, default_partitions, settings, bootstrap)
-    known.limits.update(_numbers(await _configs(admin, found), "max.message.bytes"))
+    known.limits.update(_numbers(await configs_of(admin, found), "max.message.bytes"))
     known.partitions.update(found)
+
+
+async def provision_one(
+    admin: AIOKafkaAdminClient, topic: Wanted, settings: EngineSettings, bootstrap: str
+) -> None:
+    """Make one topic that no topology needs.
+
+    Raises:
+        TopicError: it has another number of partitions.
+    """
+    await _ensure(admin, {topic.name: topic}, 1, settings, bootstrap)
 
 
 async def _ensure(
@@ -269,7 +282,7 @@ def _check_kept(
             )
 
 
-async def _configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+async def configs_of(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Return the settings of topics, of those that the broker tells."""
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
     return {
