@@ -18,6 +18,7 @@ from faust.cli.worker import worker as faust_worker
 from faust.exceptions import AlreadyConfiguredWarning
 from mode import ServiceT
 
+from streamapp.cli.printing import printing_to_log
 from streamapp.cli.troubles import trouble_of_worker
 from streamapp.engine.app import App
 from streamapp.errors import StreamappError
@@ -95,6 +96,9 @@ class EngineWorker(FaustWorker):
         except StreamappError as error:
             self._tell(error)
             raise SystemExit(1) from None
+
+    def _redirect_stdouts(self) -> None:
+        self.add_context(printing_to_log(self.redirect_stdouts_level))
 
     def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
         """Keep aiokafka's tables of subscriptions out of the log, unless it is for debugging."""
