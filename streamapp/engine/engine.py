@@ -17,6 +17,7 @@ from streamapp.engine import heap
 from streamapp.engine.checkpoint import Surroundings
 from streamapp.engine.group import Group
 from streamapp.engine.identity import Identity
+from streamapp.engine.progress import Recovery
 from streamapp.engine.provision import Provisioned, provision, provision_late
 from streamapp.engine.trim import Trimmer
 from streamapp.errors import StreamappError
@@ -50,6 +51,9 @@ class Engine(Service):
         self._provisioned: Provisioned | None = None
         self._watch: asyncio.Task[None] | None = None
         self._trimming: asyncio.Task[None] | None = None
+        #: How far the tasks are that open.
+        self.recovery = Recovery()
+        self._reporting: asyncio.Task[None] | None = None
 
     @property
     def worker(self) -> str:
@@ -101,6 +105,7 @@ class Engine(Service):
                 self._identity.directory,
                 memory,
                 opening,
+                self.recovery,
                 self._identity.name if self._identity.named else None,
                 self._failed,
                 self.make_topics,
@@ -108,6 +113,8 @@ class Engine(Service):
             )
             for topology in topologies
         ]
+        self._reporting = asyncio.get_running_loop().create_task(self.recovery.report())
+        self._reporting.add_done_callback(self._watched)
         await _all(group.start() for group in self.groups)
         trimmer = Trimmer(self.groups, options, settings.trim_interval)
         self._trimming = asyncio.get_running_loop().create_task(trimmer.run())
@@ -124,7 +131,7 @@ class Engine(Service):
 
     async def on_stop(self) -> None:
         """Finish the batches at hand, commit, leave the groups."""
-        for task in (self._watch, self._trimming):
+        for task in (self._watch, self._trimming, self._reporting):
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})

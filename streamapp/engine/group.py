@@ -33,6 +33,8 @@ from streamapp.engine.assignor import TaskAssignor
 from streamapp.engine.checkpoint import Surroundings
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.producer import OutputProducer
+from streamapp.engine.progress import Recovery
+from streamapp.engine.readers import Readers
 from streamapp.engine.runner import TaskRunner
 from streamapp.engine.settings import EngineSettings
 from streamapp.engine.standby import Standby
@@ -73,6 +75,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
     Arguments:
         instance: the worker's name when it was given one: it is a static member then (KIP-345).
         opening: bounds how many tasks open at once, over all topologies.
+        recovery: is told how far they are with it, over all topologies.
         failed: called with an error that no retry mends.
         make_topics: makes topics that an agent sends to and nobody declared.
     """
@@ -86,6 +89,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         state_directory: Path,
         memory: StoreMemory,
         opening: asyncio.Semaphore,
+        recovery: Recovery,
         instance: str | None,
         failed: Callable[[BaseException], None],
         make_topics: Callable[[set[str]], Awaitable[None]],
@@ -96,6 +100,8 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         self.kafka_options = kafka_options
         self.surroundings = surroundings
         self.opening = opening
+        self.recovery = recovery
+        self.readers = Readers(kafka_options)
         self.output = OutputProducer(kafka_options, settings, surroundings.limits, self._may_send)
         self.once = once
         self.epoch = 0
@@ -190,6 +196,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._dropping is not None:
             await self._dropping
         await self.output.close()
+        await self.readers.close()
         if self.consumer is not None:
             await seams.leave_group(self.consumer)
             await seams.stop(self.consumer)
@@ -365,12 +372,18 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ offsets
 
+    async def committed(self, tp: TopicPartition) -> int | None:
+        """Return the group's offset, or `None`."""
+        assert self.consumer is not None
+        committed = await self.consumer.committed(tp)
+        return None if committed is None else int(committed)
+
     async def initial_offset(self, tp: TopicPartition) -> int:
         """Return where a source begins without a marker: the group's offset, or the reset's."""
         assert self.consumer is not None
-        committed = await self.consumer.committed(tp)
+        committed = await self.committed(tp)
         if committed is not None:
-            return int(committed)
+            return committed
         find = (
             self.consumer.beginning_offsets
             if self.settings.offset_reset == "earliest"

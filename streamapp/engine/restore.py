@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
-from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.marker import MARKER_KEY, Marker, decode_marker, decode_progress
+from streamapp.engine.progress import Opening
+from streamapp.engine.readers import Reader, Readers
 from streamapp.engine.replay import Replay
 from streamapp.engine.topology import Topology
 from streamapp.errors import StoreError
@@ -26,115 +25,83 @@ __all__ = ["Restore"]
 
 log = logging.getLogger(__name__)
 
-_POLL_MS = 50
-_FETCH_BYTES = 4 << 20
-
-
-def _now() -> int:
-    return round(time.time() * 1000)
-
 
 class Restore:
     """Brings a task's store to the last committed checkpoint.
 
     Call it after the task's producer has been started, and not before.
+
+    Arguments:
+        clock: milliseconds since the epoch.
+        agreed: called with the marker, if there is one, before anything is read; it raises when the
+            marker is not to be believed.
+        opening: is told how far it is.
     """
 
     def __init__(
-        self, kafka_options: Mapping[str, Any], topology: Topology, partition: int, store: Store
+        self,
+        readers: Readers,
+        topology: Topology,
+        partition: int,
+        store: Store,
+        clock: Callable[[], int],
+        agreed: Callable[[Marker], Awaitable[None]],
+        opening: Opening,
     ) -> None:
-        self._options = kafka_options
+        self._readers = readers
         self._topology = topology
         self._partition = partition
         self._store = store
-        self.replay: Replay | None = None
+        self._clock = clock
+        self._agreed = agreed
+        self._opening = opening
+        #: Changelog records applied.
+        self.records = 0
+
+    @property
+    def _name(self) -> str:
+        return f"{self._topology.name}/{self._partition}"
 
     async def run(self) -> tuple[Marker | None, dict[str, int]]:
         """Restore; return the marker (`None` for a task without a checkpoint) and the positions.
 
         Raises:
             StoreError: store, changelog and marker contradict each other.
+            Exception: what `agreed` has raised.
         """
         marks = TopicPartition(self._topology.checkpoint_topic, self._partition)
         logs = {
             TopicPartition(self._topology.changelog(table.name), self._partition): table.name
             for table in self._topology.tables
         }
-        consumer = AIOKafkaConsumer(
-            **self._options,
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            fetch_max_wait_ms=_POLL_MS,
-            max_partition_fetch_bytes=_FETCH_BYTES,
-        )
-        try:
-            await consumer.start()
-            whole_batches = WholeBatches(consumer)
-            consumer.assign([marks, *logs])
-            consumer.pause(*logs)
-            begins = await consumer.beginning_offsets([marks, *logs])
-            ends = await self._stable_ends(consumer, [marks, *logs])
-            marker = await self._latest_marker(
-                consumer, whole_batches, marks, begins[marks], ends[marks]
+        async with self._readers.reader() as reader:
+            reader.assign([marks, *logs])
+            begins, ends = await asyncio.gather(
+                reader.begins([marks, *logs]), reader.stable_ends([marks, *logs], self._name)
             )
+            marker = await self._latest_marker(reader, marks, begins[marks], ends[marks])
+            if marker is not None:
+                await self._agreed(marker)
             positions = self._start_positions(marker, logs, begins, ends)
-            await self._apply(consumer, whole_batches, logs, positions, ends, marker or Marker())
-        finally:
-            await consumer.stop()
+            await self._apply(reader, logs, positions, ends, marker or Marker())
         return marker, positions
 
-    async def _stable_ends(
-        self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]
-    ) -> dict[TopicPartition, int]:
-        """Return the ends, once no transaction is open below them.
-
-        The last stable offset comes from `end_offsets` under read committed, the high watermark
-        from another client that reads everything.
-        """
-        everything = AIOKafkaConsumer(**self._options, enable_auto_commit=False)
-        said = False
-        try:
-            await everything.start()
-            while True:
-                stable: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
-                high = await everything.end_offsets(partitions)
-                if all(stable[tp] >= high[tp] for tp in partitions):
-                    return stable
-                if not said:
-                    log.info("%s waits for a transaction to end below %s", self._name, high)
-                    said = True
-                await asyncio.sleep(_POLL_MS / 1000)
-        finally:
-            await everything.stop()
-
-    @property
-    def records(self) -> int:
-        """Changelog records applied."""
-        return 0 if self.replay is None else self.replay.records
-
-    @property
-    def _name(self) -> str:
-        return f"{self._topology.name}/{self._partition}"
-
+    @staticmethod
     async def _latest_marker(
-        self,
-        consumer: AIOKafkaConsumer,
-        whole_batches: WholeBatches,
-        tp: TopicPartition,
-        begin: int,
-        end: int,
+        reader: Reader, tp: TopicPartition, begin: int, end: int
     ) -> Marker | None:
         """Read backwards from the end in growing steps: the topic is compacted, its tail is short."""
         step = 64
         start = end
         while start > begin:
-            start = max(begin, end - step)
+            start = position = max(begin, end - step)
             step *= 16
             found = None
-            consumer.seek(tp, start)
-            while await consumer.position(tp) < end:
-                for record in (await whole_batches.getmany(tp, timeout_ms=_POLL_MS)).get(tp, ()):
+            reader.read(tp, start)
+            while position < end:
+                fetched, positions = await reader.fetch(tp)
+                position = positions[tp]
+                for record in fetched.get(tp, ()):
                     if record.key == MARKER_KEY and record.value is not None:
                         found = record
             if found is not None:
@@ -178,26 +145,31 @@ class Restore:
 
     async def _apply(
         self,
-        consumer: AIOKafkaConsumer,
-        whole_batches: WholeBatches,
+        reader: Reader,
         logs: Mapping[TopicPartition, str],
         positions: dict[str, int],
         ends: Mapping[TopicPartition, int],
         marker: Marker,
     ) -> None:
-        replay = self.replay = Replay(self._store, positions, _now)
+        replay = Replay(self._store, positions, self._clock)
+        targets = {table: ends[tp] for tp, table in logs.items()}
+        total = sum(max(end - positions[table], 0) for table, end in targets.items())
+        self._opening.begin(total)
         behind = [tp for tp, table in logs.items() if positions[table] < ends[tp]]
-        for tp in logs:
-            consumer.seek(tp, positions[logs[tp]])
-        if behind:
-            consumer.resume(*behind)
+        reader.rest()
+        for tp in behind:
+            reader.read(tp, positions[logs[tp]])
         while behind:
-            fetched = await whole_batches.getmany(*behind, timeout_ms=_POLL_MS)
-            until = {logs[tp]: await consumer.position(tp) for tp in behind}
-            await replay.apply(
-                {logs[tp]: records for tp, records in fetched.items()}, until, marker
-            )
+            fetched, read = await reader.fetch(*behind)
+            until = {logs[tp]: position for tp, position in read.items()}
+            records = {logs[tp]: found for tp, found in fetched.items()}
+            if not records and all(positions[table] == until[table] for table in until):
+                continue
+            await replay.apply(records, until, marker)
             behind = [tp for tp in behind if positions[logs[tp]] < ends[tp]]
+            missing = sum(max(end - positions[table], 0) for table, end in targets.items())
+            self._opening.move(total - missing, replay.records, replay.bytes)
+        replay.finish(marker)
+        self.records = replay.records
         if self.records:
             log.info("%s restored %d changelog records", self._name, self.records)
-        replay.finish(marker)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from streamapp.engine.agreement import check_agreement
 from streamapp.engine.buffer import Buffer
 from streamapp.engine.checkpoint import Checkpoint, Slice
 from streamapp.engine.error_handling import ErrorHandling, ranges
@@ -29,6 +30,7 @@ from streamapp.engine.marker import MARKER_KEY, Marker, encode
 from streamapp.engine.outbox import Outgoing
 from streamapp.engine.parts import Part
 from streamapp.engine.producer import TaskProducer
+from streamapp.engine.progress import Opening
 from streamapp.engine.restore import Restore
 from streamapp.engine.settings import Guarantee
 from streamapp.engine.task import Task
@@ -267,38 +269,65 @@ class TaskRunner:
         if self._after is not None:
             await asyncio.wait({self._after})
             self._after = None
-        async with self._group.opening:
-            began = time.monotonic()
-            # A zombie must not fence the rightful owner: the group says whether this is it.
-            if not await self._group.confirmed(self.epoch):
-                await self._pause(self._backoff(0))
-                raise (
-                    _Revoked
-                    if self._group.epoch != self.epoch
-                    else TaskClosed("no word from the group")
-                )
-            fault_point("task.before-fence")
-            await self._producer.open()
-            fault_point("task.after-fence")
-            store = self.task.store if self.task is not None else await self._take_store()
-            restore = Restore(self._group.kafka_options, self._topology, self.partition, store)
-            marker, positions = await restore.run()
-            if self.task is None:
-                self.task = Task(
-                    self._topology, self.partition, store, self._settings, self._group.surroundings
-                )
-            self.restored = restore.records
-            self.task.rolled_back()
-            self.task.restored(marker or Marker(), positions)
-            known = self.task.marker.sources
-            await self._begin(self.task, [tp for tp in self.sources if tp.topic not in known])
-            log.info(
-                "%s is open after %.0f ms: checkpoint %d, %d changelog records restored",
-                self.name,
-                (time.monotonic() - began) * 1000,
-                self.task.marker.sequence,
-                restore.records,
+        with self._group.recovery.opening(self.name) as opening:
+            async with self._group.opening:
+                await self._open_behind_a_fence(opening)
+
+    async def _open_behind_a_fence(self, opening: Opening) -> None:
+        began = time.monotonic()
+        # A zombie must not fence the rightful owner: the group says whether this is it.
+        if not await self._group.confirmed(self.epoch):
+            await self._pause(self._backoff(0))
+            raise (
+                _Revoked
+                if self._group.epoch != self.epoch
+                else TaskClosed("no word from the group")
             )
+        fault_point("task.before-fence")
+        await self._producer.open()
+        fault_point("task.after-fence")
+        store = self.task.store if self.task is not None else await self._take_store()
+        restore = Restore(
+            self._group.readers,
+            self._topology,
+            self.partition,
+            store,
+            self._group.surroundings.clock,
+            self._agreed,
+            opening,
+        )
+        marker, positions = await restore.run()
+        if self.task is None:
+            self.task = Task(
+                self._topology, self.partition, store, self._settings, self._group.surroundings
+            )
+        self.restored = restore.records
+        self.task.rolled_back()
+        self.task.restored(marker or Marker(), positions)
+        known = self.task.marker.sources
+        await self._begin(self.task, [tp for tp in self.sources if tp.topic not in known])
+        log.info(
+            "%s is open after %.0f ms: checkpoint %d, %d changelog records restored",
+            self.name,
+            (time.monotonic() - began) * 1000,
+            self.task.marker.sequence,
+            restore.records,
+        )
+
+    async def _agreed(self, marker: Marker) -> None:
+        """Compare the marker's offsets with the group's."""
+        await check_agreement(
+            self._group.committed,
+            {
+                tp.topic: marker.sources[tp.topic]
+                for tp in self.sources
+                if tp.topic in marker.sources
+            },
+            self.partition,
+            self._topology.name,
+            self._topology.group,
+            self._topology.checkpoint_topic,
+        )
 
     async def _take_store(self) -> Store:
         """Return the task's store: as a standby has kept it, if this worker was one."""

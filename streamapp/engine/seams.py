@@ -1,16 +1,17 @@
 """The few private names of aiokafka that the engine leans on, in one place (0.14, pinned below 0.15).
 
 Each stands for something that has no public form: the group's generation, a heartbeat on demand,
-leaving at once, the size of one record batch.
+leaving at once, the size of one record batch, the end of a log with what is not committed in it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from copy import copy
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, NodeNotReadyError
 
 from streamapp.errors import StreamappError
@@ -21,6 +22,7 @@ __all__ = [
     "generation",
     "guard",
     "heartbeat",
+    "high_watermarks",
     "leave_group",
     "member_id",
     "new_batch",
@@ -89,6 +91,21 @@ async def leave_group(consumer: AIOKafkaConsumer) -> None:
     """
     if consumer._coordinator is not None:  # it is in no group before it has started
         await consumer._coordinator._maybe_leave_group()
+
+
+async def high_watermarks(
+    consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Return where partitions end, open transactions included, from a consumer that reads committed.
+
+    Its own `end_offsets` says where what is committed ends.
+    """
+    fetcher: Any = copy(consumer._fetcher)
+    fetcher._isolation_level = 0
+    ends: dict[TopicPartition, int] = await fetcher.end_offsets(
+        partitions, consumer._request_timeout_ms
+    )
+    return ends
 
 
 async def stop(consumer: AIOKafkaConsumer) -> None:

@@ -1,0 +1,138 @@
+"""The consumers that restores read with: each serves one restore at a time, and stays for the next.
+
+A consumer costs a connection to each broker and a look at its topics before it reads a record. With
+many tasks to open, a few consumers go from one to the next: their topics are the same ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from streamapp.engine import seams
+from streamapp.engine.fetching import WholeBatches
+
+__all__ = ["Reader", "Readers"]
+
+log = logging.getLogger(__name__)
+
+_POLL_MS = 50
+_FETCH_BYTES = 4 << 20
+
+
+class Reader:
+    """A consumer of committed records at partitions of one's own choice."""
+
+    def __init__(self, kafka_options: Mapping[str, Any]) -> None:
+        self._consumer = AIOKafkaConsumer(
+            **kafka_options,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            fetch_max_wait_ms=_POLL_MS,
+            max_partition_fetch_bytes=_FETCH_BYTES,
+        )
+
+    async def start(self) -> None:
+        """Connect."""
+        await self._consumer.start()
+        self._whole_batches = WholeBatches(self._consumer)
+
+    async def stop(self) -> None:
+        """Let go of the connections."""
+        await self._consumer.stop()
+
+    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Take partitions in place of those before; nothing is read before `read`."""
+        self._consumer.assign(list(partitions))
+        self.rest()
+
+    def rest(self) -> None:
+        """Read no more of anything."""
+        self._consumer.pause(*self._consumer.assignment())
+
+    def read(self, tp: TopicPartition, offset: int) -> None:
+        """Read a partition from an offset on."""
+        self._consumer.seek(tp, offset)
+        self._consumer.resume(tp)
+
+    async def fetch(
+        self, *partitions: TopicPartition
+    ) -> tuple[dict[TopicPartition, Any], dict[TopicPartition, int]]:
+        """Return records that have come in, and up to where each partition is read with them.
+
+        Control records carry no data and move the position all the same.
+        """
+        fetched = await self._whole_batches.getmany(*partitions, timeout_ms=_POLL_MS)
+        return fetched, {tp: await self._consumer.position(tp) for tp in partitions}
+
+    async def begins(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return where partitions begin."""
+        begins: dict[TopicPartition, int] = await self._consumer.beginning_offsets(partitions)
+        return begins
+
+    async def stable_ends(
+        self, partitions: list[TopicPartition], name: str
+    ) -> dict[TopicPartition, int]:
+        """Return the ends, once no transaction is open below them.
+
+        Arguments:
+            name: who waits, for the log.
+        """
+        said = False
+        while True:
+            stable: dict[TopicPartition, int]
+            stable, high = await asyncio.gather(
+                self._consumer.end_offsets(partitions),
+                seams.high_watermarks(self._consumer, partitions),
+            )
+            if all(stable[tp] >= high[tp] for tp in partitions):
+                return stable
+            if not said:
+                log.info("%s waits for a transaction to end below %s", name, high)
+                said = True
+            await asyncio.sleep(_POLL_MS / 1000)
+
+
+class Readers:
+    """The readers of one topology: as many as are in use, and one more for whoever comes next."""
+
+    def __init__(self, kafka_options: Mapping[str, Any]) -> None:
+        self._options = kafka_options
+        self._idle: list[Reader] = []
+        self._used = 0
+
+    @asynccontextmanager
+    async def reader(self) -> AsyncIterator[Reader]:
+        """Lend a reader, started if there is none at rest."""
+        self._used += 1
+        reader = None
+        try:
+            if self._idle:
+                reader = self._idle.pop()
+            else:
+                reader = Reader(self._options)
+                await reader.start()
+            yield reader
+            reader.rest()
+            self._idle.append(reader)
+            reader = None
+        finally:
+            self._used -= 1
+            surplus = [] if reader is None else [reader]
+            if self._used == 0:
+                surplus += self._idle[1:]
+                self._idle = self._idle[:1]
+            for each in surplus:
+                await each.stop()
+
+    async def close(self) -> None:
+        """Let go of those at rest."""
+        idle, self._idle = self._idle, []
+        for reader in idle:
+            await reader.stop()
