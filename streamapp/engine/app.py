@@ -305,6 +305,7 @@ class App(faust.App):
             batches,
             dead_letters,
             declared,
+            replay,
             worker,
         )
 

@@ -23,6 +23,7 @@ __all__ = [
     "Provisioned",
     "Wanted",
     "configs_of",
+    "inspect",
     "provision",
     "provision_late",
     "provision_one",
@@ -101,6 +102,12 @@ def wanted_topics(
             topology.ledger_topic, tasks, {"retention.ms": retention}
         )
     return wanted
+
+
+async def inspect(admin: AIOKafkaAdminClient, names: Iterable[str]) -> Provisioned:
+    """Return what the cluster has of some topics; nothing is made or refused."""
+    found = await _partition_counts(admin, names)
+    return Provisioned(found, _limits(await _configs(admin, found)))
 
 
 async def provision(

@@ -208,9 +208,10 @@ class LedgerReader:
         stored = await self.admin.list_consumer_group_offsets(topology.group, partitions=sources)
         committed = {tp: found.offset for tp, found in stored.items() if found.offset >= 0}
         marks = await self.partitions(topology.checkpoint_topic)
-        return Standing(sources, committed, await self._markers(marks))
+        return Standing(sources, committed, await self.markers(marks))
 
-    async def _markers(self, partitions: Sequence[TopicPartition]) -> dict[int, Marker]:
+    async def markers(self, partitions: Sequence[TopicPartition]) -> dict[int, Marker]:
+        """Return the last marker in each partition of a checkpoint topic, of those that have one."""
         begins, ends = await self.begins(partitions), await self.ends(partitions)
         found: dict[int, Marker] = {}
         left, step = list(partitions), 16

@@ -17,7 +17,7 @@ from streamapp import App, Batches
 from streamapp.engine.topology import Topology
 from tests.brokers import BrokerUnderTest
 
-__all__ = ["Shop", "build"]
+__all__ = ["Shop", "build", "make_changelog"]
 
 _PREFIX = "STREAMAPP_TEST_PREFIX"
 _BOOTSTRAP = "STREAMAPP_TEST_BOOTSTRAP"
@@ -48,6 +48,19 @@ def build(prefix: str, bootstrap: str, state: str, guarantee: str = "exactly_onc
             print(f"{batch.id} of {len(batch)} orders")
 
     return app
+
+
+async def make_changelog(
+    kafka: BrokerUnderTest, table: str, partitions: int, hours: float = 1.0
+) -> None:
+    """Make a changelog that is not compacted within some hours: the embedded broker is quick to."""
+    await kafka.create_topic(
+        f"{table}-changelog",
+        partitions,
+        cleanup_policy="compact",
+        min_cleanable_dirty_ratio=0.01,
+        min_compaction_lag_ms=round(hours * 3_600_000),
+    )
 
 
 class Shop:
