@@ -103,8 +103,13 @@ def _cut(slices: list[Slice], slice_number: int, number: int) -> list[list[Slice
     if number == 0:
         return [before, [whole, *after]]
     until = whole.records[number].offset
-    head = whole._replace(until_offset=until, records=whole.records[:number])
-    tail = whole._replace(from_offset=until, records=whole.records[number:])
+    before_it = sum(begin < until for begin, _ in whole.lost)
+    head = whole._replace(
+        until_offset=until, records=whole.records[:number], lost=whole.lost[:before_it]
+    )
+    tail = whole._replace(
+        from_offset=until, records=whole.records[number:], lost=whole.lost[before_it:]
+    )
     return [[*before, head], [tail, *after]]
 
 

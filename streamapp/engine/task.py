@@ -400,9 +400,12 @@ class Task:
         What upstream tasks say in them is heard all the same: a batch that is lost must not make
         this task wait for a word that is not said twice.
         """
+        batches = []
         for part in slices:
+            records = part.records
             if isinstance(self._sources[part.topic], KeyBy):
-                self._take_marks(part.topic, part.records)
+                records = self._take_marks(part.topic, records)
+            batches.append(part.batch(self.partition, len(records)))
         marker = msgspec.structs.replace(
             self.marker,
             marks=self.watermarks.marks,
@@ -420,7 +423,7 @@ class Task:
             epoch=self.epoch,
             guarantee=self._settings.guarantee.value,
             at=self._world.clock(),
-            batches=[part.batch(self.partition, len(part.records)) for part in slices],
+            batches=batches,
             jumps=[jump for part in slices for jump in part.jumps(self.partition)],
             changelogs=marker.changelogs,
         )

@@ -124,11 +124,16 @@ class PartitionProof:
         #: What at most once has committed and not processed yet: its range, its number, its records.
         self._pending: tuple[int, int, int, int] | None = None
 
-    def processes(self, begin: int, end: int, author: Author) -> bool:
-        """Whether a checkpoint is the second word on a range that was committed first."""
+    def processes(self, begin: int, end: int, records: int, author: Author) -> bool:
+        """Whether a checkpoint is the second word on a range that was committed first.
+
+        It has less records when the agent failed, and its policy kept only those to blame.
+        """
         if self._pending is None or self._pending[:3] != (begin, end, author.sequence - 1):
             return False
-        self._pending = None
+        lost, self._pending = self._pending[3] - records, None
+        self.unprocessed += lost > 0
+        self.unprocessed_records += lost
         return True
 
     def give_up_pending(self) -> None:
@@ -237,7 +242,7 @@ class TaskProof:
             if not (
                 second
                 and self.partition_of(part.topic).processes(
-                    part.from_offset, part.until_offset, author
+                    part.from_offset, part.until_offset, part.records, author
                 )
             )
         ]

@@ -334,8 +334,12 @@ def _notes(
         if (part.topic, part.from_offset, part.until_offset)
         == (batch.topic, batch.begin, batch.end)
     )
-    if records != then and entry.kind != "offsets":
+    if records < then:
         notes.append(f"it had {then} records: compaction of the source took some of them since")
+    elif records > then:
+        notes.append(f"it took {then} records then, and lost the others (at most once)")
+    if entry.dead_letters:
+        notes.append(f"then, {entry.dead_letters} records went to the dead letters")
     if len(entry.batches) > 1:
         notes.append(f"its checkpoint has {len(entry.batches)} batches: this is one of them")
     others = [other.name for other in topology.agents if other.topic.name == batch.topic]

@@ -23,18 +23,20 @@ def a_mark(offset: int) -> Record:
 
 @st.composite
 def slices(draw: st.DrawFn) -> list[Slice]:
-    """Slices of up to three topics, with gaps where control records are, and with marks."""
+    """Slices of up to three topics, with gaps where control records are, with marks, and with losses."""
     found = []
     for topic in draw(st.lists(st.sampled_from("abc"), min_size=1, unique=True)):
         begin = offset = draw(st.integers(0, 5))
-        records = []
-        for kind in draw(st.lists(st.sampled_from(["record", "mark", "gap"]), max_size=8)):
-            if kind != "gap":
+        records, lost = [], []
+        for kind in draw(st.lists(st.sampled_from(["record", "mark", "gap", "lost"]), max_size=8)):
+            if kind == "lost":
+                lost.append((offset, offset + 1))
+            elif kind != "gap":
                 records.append(
                     Record(offset, 0, b"k", b"v") if kind == "record" else a_mark(offset)
                 )
             offset += 1
-        found.append(Slice(topic, begin, offset, records))
+        found.append(Slice(topic, begin, offset, records, lost))
     return found
 
 
@@ -52,6 +54,8 @@ def check_nothing_is_lost(whole: list[Slice], parts: list[Part]) -> None:
         for piece in pieces:
             inside = range(piece.from_offset, piece.until_offset)
             assert all(record.offset in inside for record in piece.records)
+            assert all(begin in inside and end - 1 in inside for begin, end in piece.lost)
+        assert [gone for piece in pieces for gone in piece.lost] == list(one.lost)
     order = [
         (piece.topic, r.offset) for part in parts for piece in part.slices for r in piece.records
     ]

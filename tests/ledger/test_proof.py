@@ -204,6 +204,14 @@ def test_at_most_once_a_range_that_was_only_committed_is_lost_and_no_gap() -> No
     assert (proof.gaps, proof.overlaps, proof.unprocessed) == (0, 0, 1)
 
 
+def test_at_most_once_what_an_agent_failed_over_is_lost_but_for_the_dead_letters() -> None:
+    failed = second(2, ("a", 0, 5))
+    failed.batches[0].records = 1
+    proof = proven(first(1, ("a", 0, 5)), failed, first(3, ("a", 5, 6))).partition_of("a")
+    assert (proof.gaps, proof.overlaps) == (0, 0)
+    assert (proof.unprocessed, proof.unprocessed_records) == (1, 4)
+
+
 def test_at_most_once_a_range_that_is_processed_twice_is_an_overlap() -> None:
     proof = proven(first(1, ("a", 0, 5)), second(2, ("a", 0, 5)), second(3, ("a", 0, 5)))
     assert proof.partition_of("a").overlaps == 1
