@@ -107,7 +107,7 @@ def wanted_topics(
 async def inspect(admin: AIOKafkaAdminClient, names: Iterable[str]) -> Provisioned:
     """Return what the cluster has of some topics; nothing is made or refused."""
     found = await _partition_counts(admin, names)
-    return Provisioned(found, _numbers(await _configs(admin, found), "max.message.bytes"))
+    return Provisioned(found, _numbers(await configs_of(admin, found), "max.message.bytes"))
 
 
 async def provision(

@@ -26,10 +26,10 @@ class WatchedStore(Store):
     """A store that remembers what was read of it, once `watch` is called."""
 
     def __init__(self, path: Path, owner: str, memory: StoreMemory) -> None:
-        super().__init__(path, owner, memory)
         self._keys: set[bytes] = set()
         self._ranges: list[tuple[bytes, bytes]] = []
         self._watching = False
+        super().__init__(path, owner, memory)
 
     def watch(self) -> None:
         """Remember from here on."""
