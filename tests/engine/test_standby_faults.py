@@ -6,16 +6,18 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from streamapp import App, Batches
 from streamapp.broker import Broker
 from streamapp.engine import standby
+from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.group import Group
 from streamapp.engine.provision import TOMBSTONES_KEPT
 from streamapp.engine.standby import Standby
@@ -139,22 +141,23 @@ async def test_a_standby_whose_store_is_not_written_rests_and_goes_on(
     assert app.failure is None
 
 
-async def test_a_standby_notices_a_changelog_that_was_made_anew(
-    pair: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    changelog = "standby-app-counts-changelog"
+CHANGELOG = "standby-app-counts-changelog"
 
-    async def write(*keys: bytes) -> None:
-        await pair.kafka.create_topic(changelog, partitions=1, cleanup_policy="compact")
-        async with AIOKafkaProducer(bootstrap_servers=pair.kafka.bootstrap) as producer:
-            for key in keys:
-                await producer.send_and_wait(changelog, b"1", key=key, partition=0)
 
-    await write(b"a", b"b", b"c")
+async def write_changelog(pair: Pair, *keys: bytes, policy: str = "compact") -> None:
+    await pair.kafka.create_topic(CHANGELOG, partitions=1, cleanup_policy=policy)
+    async with AIOKafkaProducer(bootstrap_servers=pair.kafka.bootstrap) as producer:
+        for key in keys:
+            await producer.send_and_wait(CHANGELOG, b"1", key=key, partition=0)
+
+
+@asynccontextmanager
+async def following(pair: Pair) -> AsyncIterator[tuple[Standby, TaskStores]]:
+    """A standby of the task by itself, without a group."""
     app = pair.app("other")
     [topology] = app.topologies()
-    stores = TaskStores(topology, tmp_path / "other", StoreMemory(8 << 20), "")
-    following = Standby(
+    stores = TaskStores(topology, pair.directory / "other", StoreMemory(8 << 20), "")
+    alone = Standby(
         app.kafka_options(),
         topology,
         app.engine_settings,
@@ -163,17 +166,64 @@ async def test_a_standby_notices_a_changelog_that_was_made_anew(
         stores.close,
         lambda: None,
     )
-    following.assign({0}, (), {})
+    alone.assign({0}, (), {})
     try:
-        await eventually(lambda: following.lags == {0: {changelog: 0}})
-        async with admin_client(pair.kafka.bootstrap) as admin:
-            await admin.delete_topics([changelog])
-        await write(b"x")
-        await eventually(lambda: "it was deleted and made anew, or truncated" in caplog.text)
-        await eventually(lambda: following.lags == {})
+        yield alone, stores
     finally:
-        await following.stop()
+        await alone.stop()
         stores.close_all()
+
+
+async def test_a_standby_notices_a_changelog_that_was_made_anew(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    await write_changelog(pair, b"a", b"b", b"c")
+    async with following(pair) as (alone, _):
+        await eventually(lambda: alone.lags == {0: {CHANGELOG: 0}})
+        async with admin_client(pair.kafka.bootstrap) as admin:
+            await admin.delete_topics([CHANGELOG])
+        await write_changelog(pair, b"x")
+        await eventually(lambda: "it was deleted and made anew, or truncated" in caplog.text)
+        await eventually(lambda: alone.lags == {})
+
+
+async def test_a_standby_begins_where_a_changelog_begins(pair: Pair) -> None:
+    # One that is compacted alone gives up nothing, but not every changelog was always so.
+    await write_changelog(pair, b"a", b"b", b"c", policy="delete")
+    async with admin_client(pair.kafka.bootstrap) as admin:
+        gone = RecordsToDelete(before_offset=2)
+        await admin.delete_records({TopicPartition(CHANGELOG, 0): gone})
+    async with following(pair) as (alone, stores):
+        await eventually(lambda: alone.lags == {0: {CHANGELOG: 0}})
+        assert stores.open(0).get(b"counts\0b") is None
+        assert stores.open(0).get(b"counts\0c") == b"1"
+        assert stores.positions() == {0: 3}
+
+
+async def test_what_was_fetched_of_a_task_that_is_no_longer_followed_is_not_written(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched, go_on = asyncio.Event(), asyncio.Event()
+    getmany = WholeBatches.getmany
+
+    async def held(batches: WholeBatches, *partitions: Any, timeout_ms: int) -> Any:
+        found = await getmany(batches, *partitions, timeout_ms=timeout_ms)
+        if found:
+            fetched.set()
+            await go_on.wait()
+        return found
+
+    monkeypatch.setattr(WholeBatches, "getmany", held)
+    await write_changelog(pair, b"a", b"b", b"c")
+    async with following(pair) as (alone, stores):
+        await fetched.wait()
+        store = stores.open(0)
+        alone.assign((), (), {})
+        await alone.settled(0)
+        monkeypatch.setattr(store, "write", lambda *_: pytest.fail("the store is the runner's"))
+        go_on.set()
+        await eventually(lambda: not stores.is_open(0))
+        assert alone.records == 0
 
 
 async def test_a_standby_that_was_away_longer_than_tombstones_are_kept_begins_anew(

@@ -1,0 +1,135 @@
+"""The stores that a worker has of a topology: how far they are, open or not, and who opens them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streamapp import Batches
+from streamapp.engine.marker import Marker, Progress, encode
+from streamapp.engine.stores import TaskStores
+from streamapp.errors import StoreError
+from streamapp.state.store import StoreMemory, TableWrites
+from tests.engine.tasks import an_app
+
+#: Milliseconds since the epoch, and no store is ever older.
+NOW = 2**42
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> TaskStores:
+    return make_stores(tmp_path)
+
+
+def make_stores(directory: Path, cluster: str = "here") -> TaskStores:
+    """What a worker that starts has of a topology with two tables."""
+    app = an_app("shop")
+    left, right = (app.BatchTable(name, default=int) for name in ("left", "right"))
+
+    @app.batch_agent(app.topic("in", value_type=bytes))
+    async def count(batches: Batches) -> None:
+        async for _ in batches:
+            left["a"] += 1
+            right["a"] += 1
+
+    [topology] = app.topologies()
+    return TaskStores(topology, directory, StoreMemory(8 << 20), cluster)
+
+
+def write(stores: TaskStores, partition: int, at: int = NOW, **positions: int) -> None:
+    progress = Progress(marker=Marker(), positions=positions, at=at)
+    stores.open(partition).write([TableWrites("left", [(b"a", b"1")])], encode(progress))
+
+
+def test_how_far_a_store_is_counts_all_its_changelogs_whether_it_is_open_or_not(
+    stores: TaskStores, tmp_path: Path
+) -> None:
+    write(stores, 0, left=5, right=7)
+    write(stores, 3, left=1)
+    stores.open(4)
+    assert stores.positions() == {0: 12, 3: 1, 4: 0}
+    stores.close(0)
+    assert stores.positions() == {0: 12, 3: 1, 4: 0}
+    stores.close_all()
+
+    again = make_stores(tmp_path)
+    assert again.positions() == {}
+    again.survey()
+    assert again.positions() == {0: 12, 3: 1, 4: 0}
+    write(again, 3, left=2)
+    assert again.positions() == {0: 12, 3: 2, 4: 0}
+    again.close_all()
+
+
+def test_what_is_no_store_is_not_counted(stores: TaskStores, tmp_path: Path) -> None:
+    stores.survey()
+    assert stores.positions() == {}
+    (tmp_path / "count" / "7").mkdir(parents=True)
+    (tmp_path / "count" / "8.foreign-1").mkdir()
+    stores.survey()
+    assert stores.positions() == {7: 0}
+
+
+def test_a_store_is_opened_once_for_whoever_asks(stores: TaskStores) -> None:
+    assert not stores.is_open(0)
+    assert stores.open(0) is stores.open(0)
+    assert stores.is_open(0)
+    stores.close(0)
+    stores.close(0)
+    assert not stores.is_open(0)
+
+
+async def test_a_runner_gets_the_store_that_a_standby_has_and_the_other_way_round(
+    stores: TaskStores,
+) -> None:
+    followed = await stores.open_for_standby(0)
+    assert stores.open(0) is followed
+    assert await stores.open_for_standby(0) is followed
+    stores.close_all()
+
+
+def test_a_store_of_another_cluster_is_set_aside(
+    stores: TaskStores, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(stores, 0, left=5)
+    stores.close_all()
+    other = make_stores(tmp_path, cluster="there")
+    assert other.open(0).progress is None
+    assert "of cluster here" in caplog.text
+    assert len(list((tmp_path / "count").glob("0.foreign-*"))) == 1
+    other.close_all()
+
+
+def test_a_store_that_has_missed_tombstones_is_made_anew(
+    stores: TaskStores, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(stores, 0, at=1, left=5)
+    stores.close_all()
+    again = make_stores(tmp_path)
+    assert again.open(0).progress is None
+    assert "its store is too old" in caplog.text
+    again.close_all()
+
+
+async def test_a_store_that_does_not_open_is_an_error_for_a_runner_and_set_aside_for_a_standby(
+    stores: TaskStores, tmp_path: Path
+) -> None:
+    path = tmp_path / "count" / "0"
+    path.mkdir(parents=True)
+    (path / "CURRENT").write_text("MANIFEST-000666\n")
+    with pytest.raises(StoreError, match="does not open"):
+        stores.open(0)
+    assert (await stores.open_for_standby(0)).progress is None
+    assert len(list(path.parent.glob("0.unreadable-*"))) == 1
+    stores.close_all()
+
+
+async def test_a_store_that_is_made_anew_is_empty_and_open(stores: TaskStores) -> None:
+    write(stores, 0, left=5)
+    before = stores.open(0)
+    anew = await stores.make_anew(0)
+    assert anew is stores.open(0) is not before
+    assert anew.progress is None
+    assert stores.positions() == {0: 0}
+    stores.close_all()
