@@ -1,7 +1,7 @@
 """Standbys: tasks that others run, whose changelogs are followed here, so that taking over is quick.
 
 One consumer follows all standby tasks of a topology on this worker, read committed, by manual
-assignment. Data and positions reach a store in one write batch. The marker in it stays the one that
+assignment. Positions reach a store with the last of the data, or after it. The marker in it stays the one that
 this worker wrote when it last ran the task: it claims less than the data, never more, and whoever
 takes the task over reads the last marker after fencing anyhow. So a store is good to go on from
 whenever this is interrupted.
@@ -22,16 +22,16 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from streamapp.engine import seams
-from streamapp.engine.changelog import table_writes
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.lags import Lags
-from streamapp.engine.marker import Marker, Progress, encode
+from streamapp.engine.marker import Marker
+from streamapp.engine.replay import Replay
 from streamapp.engine.settings import EngineSettings
 from streamapp.engine.stores import TaskStores
 from streamapp.engine.topology import Topology
-from streamapp.errors import DamagedStoreError
+from streamapp.errors import DamagedStoreError, StoreError
 from streamapp.faults import fault_point
-from streamapp.state.store import Store, TableWrites
+from streamapp.state.store import Store
 
 __all__ = ["Standby"]
 
@@ -44,12 +44,12 @@ _POLL_MS = 100
 _FETCH_WAIT_MS = 500
 #: What one fetch may bring of all partitions together, in bytes.
 _FETCH_BYTES = 8 << 20
-#: From so many records on they are written in a thread: the event loop has heartbeats to send.
-_LARGE = 500
 #: How long a task is left alone whose store or changelog is not as it should be, in seconds.
 _REST = 60.0
 #: How often a store that has nothing to write is told that it is up to date, in milliseconds.
-_TOUCH_EVERY = 3600 * 1000
+_NOTE_EVERY = 3600 * 1000
+#: For how long an answer of the broker says that it is there, in milliseconds.
+_FRESH = 5_000
 
 
 @dataclass(slots=True, eq=False)
@@ -58,20 +58,26 @@ class _Followed:
 
     Attributes:
         after: closes the runner that has its store still.
-        positions: the next offset of each table's changelog; ahead of the store by control records.
-        written: when the store was last known to be up to date, in milliseconds.
+        replay: writes to its store, once that is open.
+        current_at: when the store was last known to have all that there was, in milliseconds.
+        noted_at: when that was last written to it.
         rests_until: by the monotonic clock.
         busy: what is at its store beside the event loop.
     """
 
     partition: int
     after: asyncio.Future[None] | None
-    store: Store | None = None
+    replay: Replay | None = None
     marker: Marker = field(default_factory=Marker)
-    positions: dict[str, int] = field(default_factory=dict)
-    written: int = 0
+    current_at: int = 0
+    noted_at: int = 0
     rests_until: float = 0.0
     busy: asyncio.Future[Any] | None = None
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """The next offset of each table's changelog; ahead of the store by control records."""
+        return {} if self.replay is None else self.replay.positions
 
 
 class _Place(NamedTuple):
@@ -237,7 +243,7 @@ class Standby:
         """Read what is followed by now, each changelog from where its store is."""
         self._let_go()
         for followed in list(self._followed.values()):
-            if followed.store is None and (followed.after is None or followed.after.done()):
+            if followed.replay is None and (followed.after is None or followed.after.done()):
                 await self._open(followed)
         now = time.monotonic()
         self._reading = {
@@ -245,7 +251,7 @@ class Standby:
                 followed, table.name
             )
             for partition, followed in self._followed.items()
-            if followed.store is not None and followed.rests_until <= now
+            if followed.replay is not None and followed.rests_until <= now
             for table in self._topology.tables
         }
         consumer.assign(list(self._reading))
@@ -265,14 +271,14 @@ class Standby:
 
     def _take(self, followed: _Followed, store: Store) -> None:
         progress = self._stores.progress(followed.partition)
-        followed.store = store
+        positions = {} if progress is None else dict(progress.positions)
+        followed.replay = Replay(store, positions, self._clock)
         followed.marker = Marker() if progress is None else progress.marker
-        followed.positions = {} if progress is None else dict(progress.positions)
-        followed.written = self._clock()
+        followed.current_at = followed.noted_at = self._clock()
 
     @staticmethod
     async def _busy(followed: _Followed, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """Do something with a store that takes a thread and some time.
+        """Do something with a store that takes some time.
 
         It is done to its end, whatever happens meanwhile: whoever wants the store waits for it, and
         so does `stop`.
@@ -312,19 +318,20 @@ class Standby:
             await self._jump(consumer, error.args[0])
             return
         positions = {tp: await consumer.position(tp) for tp in self._reading}
-        by_task: dict[_Followed, dict[str, Sequence[Any]]] = {}
-        for tp, place in self._reading.items():
-            by_task.setdefault(place.followed, {})[place.table] = fetched.get(tp, ())
-        for followed, tables in by_task.items():
+        answered = {tp: consumer.last_poll_timestamp(tp) or 0 for tp in self._reading}
+        oldest = time.time() * 1000 - _FRESH
+        by_task: dict[_Followed, dict[str, TopicPartition]] = {}
+        for tp, (followed, table) in self._reading.items():
+            by_task.setdefault(followed, {})[table] = tp
+        for followed, logs in by_task.items():
             if self._followed.get(followed.partition) is not followed:
                 continue  # it is the runner's by now, or nobody's
-            reached = {
-                table: positions[
-                    TopicPartition(self._topology.changelog(table), followed.partition)
-                ]
-                for table in tables
-            }
-            await self._apply(followed, tables, reached)
+            await self._apply(
+                followed,
+                {table: fetched[tp] for table, tp in logs.items() if fetched.get(tp)},
+                {table: positions[tp] for table, tp in logs.items()},
+                all(answered[tp] > oldest for tp in logs.values()),
+            )
         self._failures = 0
         if self._lags.due:
             self._lags.seen(self._current_lags(consumer), self._resting)
@@ -355,9 +362,12 @@ class Standby:
         followed: _Followed,
         tables: Mapping[str, Sequence[Any]],
         reached: Mapping[str, int],
+        fresh: bool,
     ) -> None:
+        """Write what was fetched of a task; `fresh` is whether the broker has answered just now."""
+        assert followed.replay is not None
         now = self._clock()
-        if now - followed.written > self._stores.tombstones_kept:
+        if now - followed.current_at > self._stores.tombstones_kept:
             # The broker was away, or this process: deletes may be gone from what comes next.
             log.warning(
                 "%s/%d: its store is too old, and made anew from the changelog",
@@ -366,44 +376,41 @@ class Standby:
             )
             await self._make_anew(followed)
             return
-        writes = [table_writes(table, records) for table, records in tables.items() if records]
-        positions = {**followed.positions, **reached}
-        if not writes and now - followed.written < _TOUCH_EVERY:
-            followed.positions = positions
-            return
-        count = sum(map(len, tables.values()))
         try:
-            await self._write(followed, writes, positions, now, count)
+            if tables:
+                fault_point("standby.before-write")
+                work = followed.replay.apply(tables, reached, followed.marker)
+                await self._busy(followed, work)
+                fault_point("standby.written")
+                self.records += sum(map(len, tables.values()))
+                followed.current_at = followed.noted_at = now
+            else:
+                followed.replay.positions.update(reached)
+                self._note(followed, now, fresh)
         except DamagedStoreError as error:
-            followed.store = None
-            self._changed.set()
-            self._stores.replace(followed.partition, error)
+            self._replace(followed, error)
         except Exception as error:
             self._rest(followed, f"its store is not written: {error}")
 
-    async def _write(
-        self,
-        followed: _Followed,
-        writes: list[TableWrites],
-        positions: dict[str, int],
-        now: int,
-        count: int,
-    ) -> None:
-        assert followed.store is not None
-        progress = encode(Progress(marker=followed.marker, positions=positions, at=now))
-        fault_point("standby.before-write")
-        if count < _LARGE:
-            followed.store.write(writes, progress)
-        else:
-            work = asyncio.to_thread(followed.store.write, writes, progress)
-            await self._busy(followed, work)
-        fault_point("standby.written")
-        followed.positions = positions
-        followed.written = now
-        self.records += count
+    def _note(self, followed: _Followed, now: int, fresh: bool) -> None:
+        """Let a store that has nothing to write know once in a while that it is up to date."""
+        assert followed.replay is not None
+        if fresh:
+            followed.current_at = now
+            if now - followed.noted_at > min(_NOTE_EVERY, self._stores.tombstones_kept // 2):
+                followed.replay.finish(followed.marker)
+                followed.noted_at = now
+
+    def _replace(self, followed: _Followed, error: DamagedStoreError) -> None:
+        followed.replay = None
+        self._changed.set()
+        try:
+            self._stores.replace(followed.partition, error)
+        except StoreError as refused:
+            self._rest(followed, str(refused))
 
     async def _make_anew(self, followed: _Followed) -> None:
-        followed.store = None
+        followed.replay = None
         self._changed.set()
         store = await self._busy(followed, self._stores.make_anew(followed.partition))
         if self._followed.get(followed.partition) is followed:

@@ -73,7 +73,7 @@ class TaskStores:
     def positions(self) -> dict[int, int]:
         """Return how far each store is: the sum of the offsets up to which it holds its changelogs."""
         return self._closed | {
-            partition: _position(self.progress(partition)) for partition in self._open
+            partition: _position_of(store) for partition, store in self._open.items()
         }
 
     def progress(self, partition: int) -> Progress | None:
@@ -145,10 +145,7 @@ class TaskStores:
         """Close a task's store, if it is open; it stays on disk."""
         store = self._open.pop(partition, None)
         if store is not None:
-            try:
-                self._closed[partition] = _position(_progress(store))
-            except StoreError:  # it is set aside when it is opened
-                self._closed[partition] = 0
+            self._closed[partition] = _position_of(store)
             store.close()
 
     def close_all(self) -> None:
@@ -160,6 +157,13 @@ class TaskStores:
 def _progress(store: Store) -> Progress | None:
     raw = store.progress
     return None if raw is None else decode_progress(raw, f"the state store {store.path}")
+
+
+def _position_of(store: Store) -> int:
+    try:
+        return _position(_progress(store))
+    except StoreError:  # it is damaged: whoever works with it finds out and sets it aside
+        return 0
 
 
 def _position(progress: Progress | None) -> int:

@@ -248,7 +248,7 @@ async def test_a_worker_without_state_warms_up_while_the_tasks_go_on_where_they_
     await load.exact()
 
 
-@pytest.mark.parametrize("point", ["standby.before-write:3", "standby.written:3"])
+@pytest.mark.parametrize("point", ["restore.written:3", "standby.written:3"])
 async def test_killed_at_its_work_a_standby_goes_on_from_what_it_has(
     kafka: BrokerUnderTest, load: Load, tmp_path: Path, point: str
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,10 +19,11 @@ from streamapp.engine import standby
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.group import Group
 from streamapp.engine.provision import TOMBSTONES_KEPT
+from streamapp.engine.replay import Replay
 from streamapp.engine.standby import Standby
 from streamapp.engine.stores import TaskStores
 from streamapp.faults import inject
-from streamapp.state.store import Store, StoreMemory, TableWrites
+from streamapp.state.store import StoreMemory, TableWrites
 from tests.brokers import BrokerUnderTest, admin_client
 from tests.engine.running import make_app, running
 from tests.engine.test_engine import publish
@@ -240,50 +240,82 @@ async def test_a_standby_that_was_away_longer_than_tombstones_are_kept_begins_an
     assert app.failure is None
 
 
-async def test_a_large_backlog_is_written_beside_the_event_loop(
-    pair: Pair, owner: Group, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+async def test_whoever_takes_a_task_over_waits_for_what_is_being_written_of_it(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [b"%d" % number for number in range(3000)]
-    await publish(pair.kafka, "in", words)
-    await eventually(lambda: len(pair.counts(owner)) == 3003)
-    threads = set()
-    write = Store.write
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    apply = Replay.apply
 
-    def watched(store: Store, *arguments: Any) -> None:
-        threads.add(threading.current_thread())
-        write(store, *arguments)
+    async def slow(replay: Replay, *arguments: Any) -> None:
+        begun.set()
+        await go_on.wait()
+        await apply(replay, *arguments)
 
-    monkeypatch.setattr(Store, "write", watched)
-    [other] = (await stack.enter_async_context(running(pair.app("other")))).groups
-    await eventually(lambda: len(pair.counts(other)) == 3003)
-    assert threads - {threading.main_thread()}
+    monkeypatch.setattr(Replay, "apply", slow)
+    await write_changelog(pair, b"a", b"b", b"c")
+    async with following(pair) as (alone, stores):
+        await begun.wait()
+        alone.assign((), (), {})
+        settling = asyncio.create_task(alone.settled(0))
+        await asyncio.sleep(0)
+        assert not settling.done()
+        assert stores.is_open(0)
+        go_on.set()
+        await settling
+        assert stores.positions() == {0: 3}
+        await eventually(lambda: not stores.is_open(0))
 
 
-async def test_a_task_that_is_stopped_following_in_the_middle_of_a_write_waits_for_it(
-    pair: Pair, owner: Group, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+async def test_a_stop_waits_for_what_is_being_written(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standby, "_LARGE", 1)
-    app = pair.app("other")
-    [other] = (await stack.enter_async_context(running(app))).groups
-    await pair.followed(other)
-    begun, go_on = threading.Event(), threading.Event()
-    write = Store.write
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    apply = Replay.apply
 
-    def slow(store: Store, *arguments: Any) -> None:
-        if store is followed:
-            begun.set()
-            go_on.wait(30)
-        write(store, *arguments)
+    async def slow(replay: Replay, *arguments: Any) -> None:
+        begun.set()
+        await go_on.wait()
+        await apply(replay, *arguments)
 
-    followed = other.stores.open(0)
-    monkeypatch.setattr(Store, "write", slow)
-    await publish(pair.kafka, "in", WORDS)
-    await eventually(begun.is_set)
-    other.standby.assign((), (), {})
-    settling = asyncio.create_task(other.standby.settled(0))
-    await asyncio.sleep(0)
-    assert not settling.done()
-    assert other.stores.is_open(0)
-    go_on.set()
-    await settling
-    await eventually(lambda: not other.stores.is_open(0))
+    monkeypatch.setattr(Replay, "apply", slow)
+    await write_changelog(pair, b"a", b"b", b"c")
+    async with following(pair) as (alone, stores):
+        await begun.wait()
+        stopping = asyncio.create_task(alone.stop())
+        await eventually(lambda: alone._loop_task is not None and alone._loop_task.done())
+        assert not stopping.done()
+        go_on.set()
+        await stopping
+        assert stores.positions() == {0: 3}
+
+
+async def test_a_quiet_standby_is_told_that_it_is_up_to_date_while_the_broker_answers(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standby, "_NOTE_EVERY", 100)
+    await write_changelog(pair, b"a")
+    in_the_dark = 0
+    note = Standby._note
+
+    def counted(alone: Standby, followed: Any, now: int, fresh: bool) -> None:
+        nonlocal in_the_dark
+        in_the_dark += not fresh
+        note(alone, followed, now, fresh)
+
+    monkeypatch.setattr(Standby, "_note", counted)
+
+    async with following(pair) as (_, stores):
+
+        def noted() -> int:
+            progress = stores.progress(0) if stores.is_open(0) else None
+            return 0 if progress is None else progress.at
+
+        first = await eventually(noted)
+        assert isinstance(first, int)
+        await eventually(lambda: noted() > first)
+        monkeypatch.setattr(standby, "_FRESH", -(10**6))  # as if it did not
+        in_the_dark = 0
+        await eventually(lambda: in_the_dark > 0)
+        last = noted()
+        await eventually(lambda: in_the_dark > 5)
+        assert noted() == last

@@ -9,7 +9,6 @@ import pytest
 from streamapp import Batches
 from streamapp.engine.marker import Marker, Progress, encode
 from streamapp.engine.stores import TaskStores
-from streamapp.errors import StoreError
 from streamapp.state.store import StoreMemory, TableWrites
 from tests.engine.tasks import an_app
 
@@ -110,19 +109,6 @@ def test_a_store_that_has_missed_tombstones_is_made_anew(
     assert again.open(0).progress is None
     assert "its store is too old" in caplog.text
     again.close_all()
-
-
-async def test_a_store_that_does_not_open_is_an_error_for_a_runner_and_set_aside_for_a_standby(
-    stores: TaskStores, tmp_path: Path
-) -> None:
-    path = tmp_path / "count" / "0"
-    path.mkdir(parents=True)
-    (path / "CURRENT").write_text("MANIFEST-000666\n")
-    with pytest.raises(StoreError, match="does not open"):
-        stores.open(0)
-    assert (await stores.open_for_standby(0)).progress is None
-    assert len(list(path.parent.glob("0.unreadable-*"))) == 1
-    stores.close_all()
 
 
 async def test_a_store_that_is_made_anew_is_empty_and_open(stores: TaskStores) -> None:
