@@ -29,19 +29,20 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=40, help="in each run")
     parser.add_argument("--brokers", type=int, nargs="*", default=[1, 3], choices=(1, 3))
     parser.add_argument("--guarantee", nargs="*", default=GUARANTEES, choices=GUARANTEES)
+    parser.add_argument("--standbys", type=int, nargs="*", default=[0, 1], help="of each task")
     parser.add_argument("--runs", type=int, default=1, help="of each combination")
     asked = parser.parse_args()
     seed = random.randrange(10**6) if asked.seed is None else asked.seed
     # Brokers that go away are what this is about.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     failed = total = 0
-    for number, (_, brokers, guarantee) in enumerate(
-        product(range(asked.runs), asked.brokers, asked.guarantee)
+    for number, (_, brokers, guarantee, standbys) in enumerate(
+        product(range(asked.runs), asked.brokers, asked.guarantee, asked.standbys)
     ):
         directory = Path(tempfile.mkdtemp(prefix="chaos-"))
         again = (
             f"python -m tests.chaos --seed {seed + number} --faults {asked.faults}"
-            f" --brokers {brokers} --guarantee {guarantee}"
+            f" --brokers {brokers} --guarantee {guarantee} --standbys {standbys}"
         )
         print(f"== {again}", flush=True)
         try:
@@ -52,6 +53,7 @@ def main() -> int:
                     asked.faults,
                     brokers=brokers,
                     guarantee=guarantee,
+                    standbys=standbys,
                     tell=lambda line: print(line, flush=True),
                 )
             )

@@ -109,10 +109,12 @@ class Arena:
         directory: for everything that is written.
         brokers: 1 or 3.
         guarantee: the workers' processing guarantee.
+        standbys: of each task.
     """
 
-    def __init__(self, directory: Path, brokers: int, guarantee: str) -> None:
+    def __init__(self, directory: Path, brokers: int, guarantee: str, standbys: int = 0) -> None:
         self.guarantee = guarantee
+        self._standbys = standbys
         self.brokers = KafkaCluster(directory / "kafka", brokers=brokers)
         self.proxies = [
             Proxy(lambda server=server: server.port)  # type: ignore[misc]
@@ -143,6 +145,7 @@ class Arena:
             self._directory,
             STREAMAPP_TEST_REPLICATION=str(len(self.proxies)),
             STREAMAPP_TEST_SESSION=str(SESSION),
+            STREAMAPP_TEST_STANDBYS=str(self._standbys),
         )
         self._progress = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamapp.ledger import audit, audit_text
 from tests.chaos.arena import SESSION, Arena, Holdings, Load, meddled
 from tests.chaos.schedule import schedule
-from tests.engine.jobs import Event
+from tests.engine.jobs import Event, build
 from tests.engine.oracle import (
     check_ledger,
     check_newest_stores,
@@ -54,6 +55,7 @@ async def run(
     *,
     brokers: int = 1,
     guarantee: str = "exactly_once",
+    standbys: int = 0,
     tell: Callable[[str], None] = print,
     most_seconds: float | None = None,
 ) -> Report:
@@ -67,7 +69,7 @@ async def run(
     """
     began = time.monotonic()
     done = 0
-    async with Arena(directory, brokers, guarantee) as arena:
+    async with Arena(directory, brokers, guarantee, standbys) as arena:
         topic = arena.kafka.topic("in")
         async with Load(arena.kafka.bootstrap, topic, seed) as load:
             await arena.progressed(_SETTLED)
@@ -138,4 +140,7 @@ async def check(arena: Arena, events: list[Event]) -> int:
             keys = {event.n: event.key for event in events}
             assert totals == Counter(keys[number] for number in numbers)
     await check_newest_stores(kafka, arena.state)
+    jobs = build(kafka.prefix, kafka.bootstrap, arena.guarantee, str(arena.state))
+    audited = await audit(jobs.app.kafka_options(), jobs.app.topologies())
+    assert audited.well and not audited.total("jumps"), audit_text(audited)
     return await check_ledger(kafka, "count") + await check_ledger(kafka, "count_letters")

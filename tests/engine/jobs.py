@@ -71,6 +71,7 @@ def build(
             "heartbeat_interval": 0.5,
             "replication": int(os.environ.get("STREAMAPP_TEST_REPLICATION", "1")),
             "idle_timeout": 600.0,
+            "standby_replicas": int(os.environ.get("STREAMAPP_TEST_STANDBYS", "0")),
             **engine,
         },
     )
