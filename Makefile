@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= 4
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
-.PHONY: help demo test test-slow soak chaos unit lint types bench day kafka kafka-stop lock clean
+.PHONY: help demo test test-slow soak chaos mutants unit lint types bench day kafka kafka-stop lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ soak: $(READY)  ## run all seeds of the fault tests, for an hour
 
 chaos: $(READY)  ## let faults befall workers on Apache Kafka, by seed, for about twenty minutes
 	$(BIN)/python -m tests.chaos
+
+mutants: $(READY)  ## take out the lines that hold the invariants, and see their tests fail
+	$(BIN)/python -m tests.invariants.mutants
 
 unit: $(READY)  ## run the tests that need no broker
 	$(BIN)/python -m pytest -x -q -m "not broker and not slow and not soak"
