@@ -107,6 +107,23 @@ async def test_while_workers_run_an_audit_finds_nothing_that_is_not_there(shop: 
     assert found.total("batches") > 0
 
 
+async def test_an_audit_waits_for_the_transaction_that_is_open_in_the_ledger(shop: Shop) -> None:
+    # Its offsets may be seen as committed a moment before its entry can be read.
+    await shop.order(ORDERS)
+    await run_once(shop.app)
+    entry = follows(await last_entry(shop), 7, 9)
+    async with AIOKafkaProducer(
+        bootstrap_servers=shop.kafka.bootstrap, transactional_id=f"{shop.kafka.prefix}other"
+    ) as producer:
+        await producer.begin_transaction()
+        await producer.send_and_wait(shop.topology.ledger_topic, encode(entry), partition=0)
+        auditing = asyncio.create_task(audited(shop))
+        await asyncio.wait({auditing}, timeout=1.0)
+        assert not auditing.done()
+        await producer.commit_transaction()
+    assert (await auditing).partitions[0].until == 9
+
+
 # ---------------------------------------------------------------------- faults
 
 
