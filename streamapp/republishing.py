@@ -200,9 +200,7 @@ class DeadLetters:
         if kept.republished and not terms.again:
             return "it was published again already (--again does it once more)"
         if letter.cut_from is not None and not terms.cut:
-            return (
-                f"it was cut, from {letter.cut_from:,} bytes (--cut publishes what is left of it)"
-            )
+            return "its value was cut (--cut publishes what is left of it)"
         if letter.partition >= target.partitions:
             return f"there is no {letter.topic}[{letter.partition}] any more"
         if self._clock() - letter.timestamp > target.retention and not terms.now:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -147,8 +147,12 @@ class _Republish(LedgerCommand):
                 Terms(again, cut, now),
                 dry_run=dry_run,
             )
-        for letter, why in outcome.refused.items():
-            print(f"{letter} is not published: {why}")
+        if ids:
+            for letter, why in outcome.refused.items():
+                print(f"{letter} is not published: {why}")
+        else:
+            for why, count in Counter(outcome.refused.values()).items():
+                print(f"{count} not published: {why}")
         verb = "would be published" if dry_run else "published"
         print(f"{len(outcome.published)} {verb}, {len(outcome.refused)} refused", flush=True)
         unknown = set(ids) - set(outcome.published) - outcome.refused.keys()

@@ -38,6 +38,16 @@ class OnError(StrEnum):
     ESCALATE = "escalate"
 
 
+#: From what costs a record to what ends the worker.
+_SCOPE: Final = (
+    OnError.SKIP_RECORD,
+    OnError.SKIP_BATCH,
+    OnError.RETRY,
+    OnError.RESTART,
+    OnError.STOP,
+    OnError.ESCALATE,
+)
+
 #: What holds where a policy does not list a type itself.
 _BUILT_IN: Final[Mapping[type[Exception], OnError]] = {
     # The network, a name, a disk that is full: these pass, and no record is to blame …
@@ -97,8 +107,17 @@ class ErrorPolicy:
             )
 
     def directive(self, error: Exception) -> OnError:
-        """What holds for an exception."""
-        return listed_for(error, {**_BUILT_IN, **self.directives}, self.default)
+        """What holds for an exception; of a group (`asyncio.TaskGroup`), for what is in it.
+
+        Where those differ, whatever concerns more than a record goes first: when it has passed, the
+        others are still there.
+        """
+        listed = {**_BUILT_IN, **self.directives}
+        if isinstance(error, ExceptionGroup) and not any(
+            issubclass(kind, ExceptionGroup) and isinstance(error, kind) for kind in listed
+        ):
+            return max(map(self.directive, error.exceptions), key=_SCOPE.index)
+        return listed_for(error, listed, self.default)
 
     @classmethod
     def of(cls, errors: ErrorPolicy | Mapping[type[Exception], OnError]) -> ErrorPolicy:

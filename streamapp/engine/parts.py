@@ -86,29 +86,22 @@ def suspected(part: Part, fault: Fault) -> list[Part]:
     pieces = [list(part.slices)]
     for cut in reversed(cuts):
         if 0 < cut < len(places):
-            pieces[:1] = _cut(pieces[0], *_before(places, cut))
+            pieces[:1] = _cut(pieces[0], places[cut])
     return [Part(piece, again=True) for piece in pieces]
 
 
-def _before(places: Sequence[_Place], number: int) -> tuple[int, int]:
-    """Return where to cut before a record: behind its predecessor, so that marks stay with it."""
-    before, place = places[number - 1], places[number]
-    return place.slice, before.number + 1 if before.slice == place.slice else 0
-
-
-def _cut(slices: list[Slice], slice_number: int, number: int) -> list[list[Slice]]:
-    """Return what is before a record, given by the numbers of its slice and its own, and the rest."""
-    before, after = slices[:slice_number], slices[slice_number + 1 :]
-    whole = slices[slice_number]
+def _cut(slices: list[Slice], place: _Place) -> list[list[Slice]]:
+    """Return what is before a record, and the rest."""
+    before, after = slices[: place.slice], slices[place.slice + 1 :]
+    whole, number = slices[place.slice], place.number
     if number == 0:
         return [before, [whole, *after]]
-    until = whole.records[number].offset
-    before_it = sum(begin < until for begin, _ in whole.lost)
+    lost_before = sum(begin < place.offset for begin, _ in whole.lost)
     head = whole._replace(
-        until_offset=until, records=whole.records[:number], lost=whole.lost[:before_it]
+        until_offset=place.offset, records=whole.records[:number], lost=whole.lost[:lost_before]
     )
     tail = whole._replace(
-        from_offset=until, records=whole.records[number:], lost=whole.lost[before_it:]
+        from_offset=place.offset, records=whole.records[number:], lost=whole.lost[lost_before:]
     )
     return [[*before, head], [tail, *after]]
 

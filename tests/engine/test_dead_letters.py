@@ -42,19 +42,16 @@ def test_a_value_too_large_is_cut_and_its_length_told() -> None:
     assert dict(letter.headers)["streamapp-cut-from"] == b"5000"
 
 
-def raised(depth: int) -> ValueError:
-    """An error that was raised, with its traceback."""
-
-    def fail(left: int) -> None:
-        if left == 0:
-            raise ValueError("bad")
-        fail(left - 1)
-
-    try:
-        fail(depth)
-    except ValueError as error:
-        return error
-    raise AssertionError
+def raised(causes: int) -> ValueError:
+    """An error that was raised, with a long story before it."""
+    error: ValueError | None = None
+    for _ in range(causes + 1):
+        try:
+            raise ValueError("bad") from error
+        except ValueError as found:
+            error = found
+    assert error is not None
+    return error
 
 
 def test_one_of_an_agent_has_its_name_and_the_end_of_the_traceback() -> None:

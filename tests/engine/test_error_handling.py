@@ -301,6 +301,15 @@ async def test_retry_processes_the_same_batch_again() -> None:
         assert len(t.ledger) == 1
 
 
+async def test_each_batch_has_all_its_attempts() -> None:
+    tries = count()
+    j = job(ErrorPolicy(attempts=3), fails=lambda _: next(tries) % 3 < 2, error=ConnectionError)
+    async with j.run() as t:
+        t.cut_every(1)
+        await feed(t, j.numbers, [1, 2, 3])
+        assert echoed(t, j) == [1, 2, 3]
+
+
 async def test_after_its_attempts_it_escalates_and_says_where() -> None:
     j = job(ErrorPolicy(attempts=4), error=ConnectionError)
     async with j.run() as t:

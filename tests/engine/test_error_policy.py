@@ -48,6 +48,18 @@ def test_the_most_specific_type_holds() -> None:
     assert policy.directive(TimeoutError()) is OnError.RETRY
 
 
+def test_of_a_group_holds_what_is_in_it() -> None:
+    policy = ErrorPolicy()
+    transient, bad = TimeoutError(), KeyError()
+    assert policy.directive(ExceptionGroup("", [bad])) is OnError.SKIP_RECORD
+    assert policy.directive(ExceptionGroup("", [bad, transient])) is OnError.RETRY
+    nested = ExceptionGroup("", [bad, ExceptionGroup("", [ConfigurationError("no")])])
+    assert policy.directive(nested) is OnError.ESCALATE
+    assert ErrorPolicy({ExceptionGroup: OnError.STOP}).directive(nested) is OnError.STOP
+    everything = ErrorPolicy({Exception: OnError.SKIP_BATCH})
+    assert everything.directive(ExceptionGroup("", [transient])) is OnError.RETRY
+
+
 def test_what_is_built_in_can_be_changed() -> None:
     policy = ErrorPolicy({OSError: OnError.SKIP_RECORD})
     assert policy.directive(TimeoutError()) is OnError.SKIP_RECORD

@@ -41,7 +41,7 @@ def slices(draw: st.DrawFn) -> list[Slice]:
 
 
 def names(part: Part) -> list[tuple[str, int]]:
-    return [(place.topic, place.offset) for place in part.places]
+    return [(s.topic, r.offset) for s in part.slices for r in s.records if r.value is not None]
 
 
 def check_nothing_is_lost(whole: list[Slice], parts: list[Part]) -> None:

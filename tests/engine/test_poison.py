@@ -49,6 +49,10 @@ async def values_of(kafka: BrokerUnderTest, topic: str) -> list[int]:
     return [int(record.value) for record in await read_all(kafka.bootstrap, kafka.topic(topic))]
 
 
+async def says(kafka: BrokerUnderTest, values: list[int]) -> bool:
+    return sorted(await values_of(kafka, "out")) == values
+
+
 async def test_one_poison_record_in_ten_thousand_costs_one_dead_letter(
     kafka: BrokerUnderTest, tmp_path: Path
 ) -> None:
@@ -110,17 +114,17 @@ async def test_a_task_that_is_stopped_reads_no_further_and_the_worker_goes_on(
 
         await eventually(stopped)
         await publish(kafka, [b"2", b"3"], partition=1)
-
-        async def goes_on() -> bool:
-            return await values_of(kafka, "out") == [2, 3]
-
-        await eventually(goes_on)
+        await eventually(lambda: says(kafka, [2, 3]))
         assert app.failure is None
         assert group.runners[0].quiet
+        # Nor does it begin again with the next assignment.
+        group.runners[0].start(group.epoch)
+        await publish(kafka, [b"4"], partition=1)
+        await eventually(lambda: says(kafka, [2, 3, 4]))
     # Nothing of its batch was committed: another worker begins with it.
     app = counting(kafka, tmp_path, {ValueError: OnError.SKIP_RECORD})
     await run_once(app)
-    assert sorted(await values_of(kafka, "out")) == [1, 2, 3]
+    assert sorted(await values_of(kafka, "out")) == [1, 2, 3, 4]
 
 
 async def test_a_run_to_the_end_does_not_wait_for_a_task_that_is_stopped(
