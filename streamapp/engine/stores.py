@@ -60,15 +60,16 @@ class TaskStores:
                 self._closed[int(path.name)] = self._position_on_disk(path)
 
     def _position_on_disk(self, path: Path) -> int:
+        """Return how far a store is; one that will be set aside when it is opened is nowhere."""
         try:
-            database = Store.read_only(path)
-            try:
-                raw = database.get(b"\0progress")
-            finally:
-                database.close()
-            return _position(None if raw is None else decode_progress(raw, str(path)))
-        except Exception:  # what is wrong with it is said when it is opened
+            owner, raw = Store.glance(path)
+            progress = None if raw is None else decode_progress(raw, str(path))
+        except Exception:
             return 0
+        if progress is None or owner != self._owner(int(path.name)):
+            return 0
+        too_old = self._clock() - progress.at > self.tombstones_kept
+        return 0 if too_old else _position(progress)
 
     def positions(self) -> dict[int, int]:
         """Return how far each store is: the sum of the offsets up to which it holds its changelogs."""
@@ -127,15 +128,18 @@ class TaskStores:
     def _opened(self, partition: int) -> Store:
         return self._keeper(partition).open()
 
+    def _owner(self, partition: int) -> str:
+        task = f"{self._topology.app_id}/{self._topology.name}/{partition}"
+        return f"{task} of cluster {self._cluster}"
+
     def _keeper(self, partition: int) -> StoreKeeper:
         keeper = self._keepers.get(partition)
         if keeper is None:
-            name = f"{self._topology.name}/{partition}"
             keeper = self._keepers[partition] = StoreKeeper(
                 self._directory / str(partition),
-                f"{self._topology.app_id}/{name} of cluster {self._cluster}",
+                self._owner(partition),
                 self._memory,
-                name,
+                f"{self._topology.name}/{partition}",
                 self.tombstones_kept,
                 self._clock,
             )

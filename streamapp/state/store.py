@@ -325,6 +325,20 @@ class Store:
         """Open a store beside its owner, for looking at it."""
         return Rdict(str(path), Options(raw_mode=True), access_type=AccessType.read_only())
 
+    @classmethod
+    def glance(cls, path: Path) -> tuple[str | None, bytes | None]:
+        """Return the owner and the progress of a store, without opening it for work.
+
+        Raises:
+            Exception: what RocksDB says of one that cannot be read.
+        """
+        database = cls.read_only(path)
+        try:
+            owner = database.get(_OWNER_KEY)
+            return None if owner is None else owner.decode(), database.get(_PROGRESS_KEY)
+        finally:
+            database.close()
+
     @staticmethod
     def remove(path: Path) -> None:
         """Delete a store that is not open."""

@@ -70,6 +70,20 @@ def test_what_is_no_store_is_not_counted(stores: TaskStores, tmp_path: Path) -> 
     assert stores.positions() == {7: 0}
 
 
+def test_a_store_that_is_not_good_to_go_on_from_is_nowhere(
+    stores: TaskStores, tmp_path: Path
+) -> None:
+    write(stores, 0, left=5)
+    write(stores, 1, at=1, left=5)
+    stores.close_all()
+    found = make_stores(tmp_path)
+    found.survey()
+    assert found.positions() == {0: 5, 1: 0}
+    elsewhere = make_stores(tmp_path, cluster="there")
+    elsewhere.survey()
+    assert elsewhere.positions() == {0: 0, 1: 0}
+
+
 def test_a_store_is_opened_once_for_whoever_asks(stores: TaskStores) -> None:
     assert not stores.is_open(0)
     assert stores.open(0) is stores.open(0)
