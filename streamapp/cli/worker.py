@@ -19,6 +19,7 @@ from faust.exceptions import AlreadyConfiguredWarning
 from mode import ServiceT
 
 from streamapp.cli.printing import printing_to_log
+from streamapp.cli.recovery_bar import show_recovery, terminal
 from streamapp.cli.troubles import trouble_of_worker
 from streamapp.engine.app import App
 from streamapp.errors import StreamappError
@@ -76,6 +77,7 @@ class worker(faust_worker):
             app.once = once
             if name is not None:
                 app.engine_settings = dataclasses.replace(app.engine_settings, worker_name=name)
+            app.task(_show_recovery)
             if once:
                 app.task(_stop_when_finished)
             if VARIABLE in os.environ:
@@ -131,6 +133,12 @@ class EngineWorker(FaustWorker):
 async def _keep_pulse(app: App) -> None:
     async with beating(trouble_of_worker(app)):
         await asyncio.Event().wait()
+
+
+async def _show_recovery(app: App) -> None:
+    stream = terminal()
+    if stream is not None and app.engine is not None:
+        await show_recovery(app.engine.recovery, stream)
 
 
 async def _stop_when_finished(app: App) -> None:

@@ -311,6 +311,11 @@ class App(faust.App):
 
         super().worker_init()
 
+    def _new_web(self) -> Any:
+        web = super()._new_web()
+        web.blueprints.add("/recovery", "streamapp.dashboard.recovery:blueprint")
+        return web
+
     @property
     def classic(self) -> bool:
         """Whether there are agents or tables of Faust's own."""

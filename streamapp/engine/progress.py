@@ -95,7 +95,7 @@ class Recovery:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._began = 0.0
+        self._began = self._ended = 0.0
         self._openings: dict[str, Opening] = {}
         self._active = 0
         #: Whether somebody shows it as it goes, so that the log need not.
@@ -108,8 +108,8 @@ class Recovery:
 
     @property
     def seconds(self) -> float:
-        """How long this has been going on, the waiting included; 0 when nothing is."""
-        return self._clock() - self._began if self._active else 0.0
+        """How long this has been going on, or has taken, the waiting included."""
+        return (self._clock() if self._active else self._ended) - self._began
 
     @contextmanager
     def opening(self, task: str) -> Iterator[Opening]:
@@ -129,6 +129,7 @@ class Recovery:
             opening.end("open")
         finally:
             self._active -= 1
+            self._ended = self._clock()
 
     @property
     def tasks(self) -> list[RestoreProgress]:

@@ -54,6 +54,8 @@ def test_the_sum_covers_all_tasks_until_none_is_left(recovery: Recovery, clock: 
         assert recovery.active
     assert not recovery.active
     assert recovery.total.task == "2 of 2 tasks are open"
+    clock.now += 100
+    assert recovery.total.seconds == 6.0
     with recovery.opening("count/2"):
         assert [task.task for task in recovery.tasks] == ["count/2"]
 

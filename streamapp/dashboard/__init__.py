@@ -1,0 +1,1 @@
+"""What an operator looks at: pages on the web port of a worker."""
