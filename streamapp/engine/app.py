@@ -18,6 +18,7 @@ from streamapp.engine.agent import AgentFunction, BatchAgent, named_in
 from streamapp.engine.engine import Engine
 from streamapp.engine.error_policy import ErrorPolicy, OnError
 from streamapp.engine.key_by import KeyBy
+from streamapp.engine.provisioning import Provisioning
 from streamapp.engine.receiving import DeclaredReceiver, ReceiverFunction, Receiving
 from streamapp.engine.settings import EngineSettings, Guarantee
 from streamapp.engine.topic import Topic
@@ -48,8 +49,9 @@ class BootStrategy(FaustBootStrategy):
         return super().agents() if self.app.classic else []
 
     def server(self) -> Iterable[ServiceT]:
-        """Return the services of a worker, the engine last: it is stopped first."""
-        return self._chain(super().server(), self.app.engine_services())
+        """Return the services of a worker: topics are made first; the engine is last, and stops first."""
+        engine = self.app.engine_services()
+        return self._chain(self.app.provisioning_services(), super().server(), engine)
 
 
 class App(faust.App):
@@ -105,6 +107,7 @@ class App(faust.App):
         self.batch_tables: dict[str, Table[Any]] = {}
         self.receivers: dict[str, DeclaredReceiver] = {}
         self.engine: Engine | None = None
+        self.provisioning: Provisioning | None = None
         self.receiving: Receiving | None = None
         #: Process what is there and stop (`worker --once`).
         self.once = False
@@ -294,9 +297,14 @@ class App(faust.App):
             )
             services.append(self.receiving)
         if self.batch_agents:
-            self.engine = Engine(self, once=self.once, **options)
+            self.provisioning = Provisioning(self, **options)
+            self.engine = Engine(self, once=self.once, provisioning=self.provisioning, **options)
             services.append(self.engine)
         return services
+
+    def provisioning_services(self) -> list[ServiceT]:
+        """Return what makes the engine's topics, where there is an engine."""
+        return [] if self.provisioning is None else [self.provisioning]
 
     def worker_init(self) -> None:
         """Make the project's forms of Faust's commands known."""

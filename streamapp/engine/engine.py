@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaError
 from mode import Service
 
 from streamapp.engine import heap
@@ -18,9 +17,8 @@ from streamapp.engine.checkpoint import Surroundings
 from streamapp.engine.group import Group
 from streamapp.engine.identity import Identity
 from streamapp.engine.progress import Recovery
-from streamapp.engine.provision import Provisioned, provision, provision_late
+from streamapp.engine.provisioning import Provisioning
 from streamapp.engine.trim import Trimmer
-from streamapp.errors import StreamappError
 from streamapp.state.store import StoreMemory
 
 if TYPE_CHECKING:
@@ -38,9 +36,17 @@ class Engine(Service):
 
     Arguments:
         once: process what is there, commit, close what the watermark closes, and say `finished`.
+        provisioning: makes the topics, when a worker has not made them before.
     """
 
-    def __init__(self, app: App, *, once: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        once: bool = False,
+        provisioning: Provisioning | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self.app = app
         self.once = once
@@ -48,7 +54,7 @@ class Engine(Service):
         #: Set when `once` has nothing left to do.
         self.finished = asyncio.Event()
         self._identity: Identity | None = None
-        self._provisioned: Provisioned | None = None
+        self._provisioning = provisioning or Provisioning(app)
         self._watch: asyncio.Task[None] | None = None
         self._trimming: asyncio.Task[None] | None = None
         #: How far the tasks are that open.
@@ -66,34 +72,22 @@ class Engine(Service):
         return ", ".join(group.topology.name for group in self.groups)
 
     async def on_start(self) -> None:
-        """Claim an identity, make the topics, join the groups."""
+        """Claim an identity, join the groups."""
         app, settings = self.app, self.app.engine_settings
         topologies = app.topologies()
         self._identity = Identity(settings.state_dir / app.conf.id, settings.worker_name)
         options = app.kafka_options()
-        admin = await self._connected_admin(options)
-        try:
-            cluster = (await admin.describe_cluster())["cluster_id"] or ""
-            provisioned = await provision(
-                admin,
-                topologies,
-                app.conf.topic_partitions,
-                app.dead_letter_topic,
-                settings,
-                options["bootstrap_servers"],
-            )
-        finally:
-            await admin.close()
+        cluster = await self._provisioning.cluster()
+        provisioned = cluster.topics
         surroundings = Surroundings(
             clock=lambda: round(time.time() * 1000),
             partitions=provisioned.partitions,
             limits=provisioned.limits,
             worker=self._identity.name,
             dead_letter_topic=app.dead_letter_topic,
-            cluster=cluster,
+            cluster=cluster.id,
             tombstones=provisioned.tombstones,
         )
-        self._provisioned = provisioned
         memory = StoreMemory(settings.store_memory)
         opening = asyncio.Semaphore(settings.opening)
         self.groups = [
@@ -108,7 +102,7 @@ class Engine(Service):
                 self.recovery,
                 self._identity.name if self._identity.named else None,
                 self._failed,
-                self.make_topics,
+                self._provisioning.make_late,
                 self.once,
             )
             for topology in topologies
@@ -143,23 +137,6 @@ class Engine(Service):
                 self._identity.release()
                 self._identity = None
 
-    async def make_topics(self, names: set[str]) -> None:
-        """Make topics that nobody declared."""
-        assert self._provisioned is not None
-        options = self.app.kafka_options()
-        admin = await self._connected_admin(options)
-        try:
-            await provision_late(
-                admin,
-                names,
-                self._provisioned,
-                self.app.conf.topic_partitions,
-                self.app.engine_settings,
-                options["bootstrap_servers"],
-            )
-        finally:
-            await admin.close()
-
     def _failed(self, error: BaseException) -> None:
         """No retry mends this: stop the worker, and say why."""
         log.error("the worker stops: %s", error)
@@ -168,31 +145,6 @@ class Engine(Service):
     def _watched(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(error)
-
-    async def _connected_admin(self, options: dict[str, Any]) -> AIOKafkaAdminClient:
-        """Wait for a broker, up to a minute.
-
-        Raises:
-            StreamappError: there is none.
-        """
-        deadline = time.monotonic() + self.app.broker_patience
-        said = False
-        pause = 0.25
-        while True:
-            admin = AIOKafkaAdminClient(**options)
-            try:
-                await admin.start()
-            except (KafkaConnectionError, OSError) as error:
-                await admin.close()
-                if time.monotonic() > deadline:
-                    raise StreamappError(no_broker(options["bootstrap_servers"])) from error
-                if not said:
-                    log.warning("waiting for a broker at %s", options["bootstrap_servers"])
-                    said = True
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, 5.0)
-            else:
-                return admin
 
     # ------------------------------------------------------------------ once
 
@@ -285,12 +237,3 @@ async def _all(work: Iterable[Awaitable[None]]) -> None:
     for outcome in await asyncio.gather(*work, return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome
-
-
-def no_broker(bootstrap: str) -> str:
-    """Return what to say when no broker answers."""
-    port = bootstrap.rpartition(":")[2]
-    return (
-        f"no Kafka broker answers at {bootstrap}: start one (streamapp broker --port {port}), "
-        "or name another one: STREAMAPP_BROKER=kafka://HOST:PORT"
-    )

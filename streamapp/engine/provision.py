@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from mode.utils.times import want_seconds
 
+from streamapp.engine.refusals import remedy
 from streamapp.engine.settings import EngineSettings
 from streamapp.engine.topic import Topic
 from streamapp.engine.topology import Topology
@@ -25,6 +27,7 @@ __all__ = [
     "configs_of",
     "inspect",
     "provision",
+    "provision_classic",
     "provision_late",
     "provision_one",
     "wanted_topics",
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds until a topic that was made has to be visible.
 _VISIBLE_WITHIN = 30.0
+#: THROTTLING_QUOTA_EXCEEDED (KIP-599), which aiokafka has no name for: it passes.
+_THROTTLED = 89
 #: How long the engine lets changelogs keep deletes, in milliseconds: a store that was away for less
 #: has missed none.
 TOMBSTONES_KEPT = 7 * 24 * 3600 * 1000
@@ -154,6 +159,25 @@ async def provision_late(
     known.partitions.update(found)
 
 
+async def provision_classic(
+    admin: AIOKafkaAdminClient,
+    topics: Iterable[Topic],
+    default_partitions: int,
+    settings: EngineSettings,
+) -> None:
+    """Make the topics of Faust's own agents that are missing; those that are there may be as they are."""
+    wanted = {
+        name: dataclasses.replace(_of_topic(topic), name=name)
+        for topic in topics
+        for name in topic.topics
+    }
+    existing = await _partition_counts(admin, wanted)
+    missing = {name: topic for name, topic in wanted.items() if name not in existing}
+    if missing:
+        await _create(admin, list(missing.values()), default_partitions, settings)
+        await _visible(admin, missing)
+
+
 async def provision_one(
     admin: AIOKafkaAdminClient, topic: Wanted, settings: EngineSettings, bootstrap: str
 ) -> None:
@@ -250,6 +274,8 @@ async def _create(
         error = kafka_errors.for_code(code)
         # Several workers start at once: another one made it.
         if error not in (kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError):
+            if error.retriable or code == _THROTTLED or remedy(error()) is not None:
+                raise error(f"making the topic {name}: {error.__name__}")
             raise TopicError(
                 f"the topic {name} cannot be made: {error.__name__} {message[0] if message else ''}"
             )

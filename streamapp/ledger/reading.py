@@ -12,9 +12,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, OffsetOutOfRangeError
 
-from streamapp.engine.engine import no_broker
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.marker import LedgerEntry, Marker, decode_entry, decode_marker
+from streamapp.engine.provisioning import no_broker
 from streamapp.engine.topology import Topology
 from streamapp.ledger.errors import LedgerError
 
