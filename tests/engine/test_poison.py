@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,43 @@ async def test_poison_under_the_other_guarantees(
     assert found == ([1, 2] if guarantee == "at_least_once" else [])
     [letter] = await read_all(kafka.bootstrap, f"{app.conf.id}-dead-letters")
     assert letter.value == b"-1"
+
+
+async def test_a_worker_that_stops_among_the_parts_of_a_batch_leaves_the_others_to_the_next(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    alone, released = asyncio.Event(), asyncio.Event()
+    tries = itertools.count()
+
+    def declare() -> Any:
+        app = make_app(kafka, tmp_path)
+        numbers = app.topic(kafka.topic("in"), value_type=int)
+        echoed = app.topic(kafka.topic("out"), value_type=int)
+
+        @app.batch_agent(numbers, within=0.5)
+        async def echo(batches: Batches) -> None:
+            async for batch in batches:
+                for number in batch:
+                    await echoed.send(value=number)
+                    if number == 2 and next(tries) == 0:
+                        raise ValueError("not in company")
+                    if number == 2:
+                        alone.set()
+                        await released.wait()
+
+        return app
+
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, [b"1", b"2", b"3", b"4"])
+    app = declare()
+    async with running(app) as engine:
+        async with asyncio.timeout(60):
+            await alone.wait()
+        stopping = asyncio.create_task(engine.stop())
+        await eventually(lambda: engine.groups[0]._stopped)
+        released.set()
+        await stopping
+    assert sorted(await values_of(kafka, "out")) == [1, 2]
+    await run_once(declare())
+    assert sorted(await values_of(kafka, "out")) == [1, 2, 3, 4]
+    assert await read_all(kafka.bootstrap, f"{app.conf.id}-dead-letters") == []
