@@ -17,6 +17,7 @@ from mode.types import ServiceT
 from streamapp.engine.agent import AgentFunction, BatchAgent, named_in
 from streamapp.engine.engine import Engine
 from streamapp.engine.error_policy import ErrorPolicy, OnError
+from streamapp.engine.foreach import ForeachBatch, ForeachFunction, foreach
 from streamapp.engine.key_by import KeyBy
 from streamapp.engine.provisioning import Provisioning
 from streamapp.engine.receiving import DeclaredReceiver, ReceiverFunction, Receiving
@@ -151,15 +152,11 @@ class App(faust.App):
         Raises:
             ConfigurationError: the name is taken, or an option makes no sense.
         """
-        source = self.topic(topic, value_type=bytes) if isinstance(topic, str) else topic
+        source = self._source(topic)
         sinks = (sink,) if isinstance(sink, Topic) else tuple(sink)
 
         def declare(function: AgentFunction) -> BatchAgent:
             agent_name = name or function.__name__
-            if agent_name in self.batch_agents:
-                raise ConfigurationError(
-                    f"there are two batch agents named {agent_name}: give one of them name='…'"
-                )
             agent = BatchAgent(
                 agent_name,
                 function,
@@ -171,11 +168,67 @@ class App(faust.App):
                 frozenset({*uses, *named_in(function, (Table, Topic))}),
                 None if errors is None else ErrorPolicy.of(errors),
             )
-            self.batch_agents[agent_name] = agent
-            venusian.attach(function, lambda scanner, found, item: None, category=SCAN_AGENT)
+            self._add_agent(agent, function)
             return agent
 
         return declare
+
+    def foreach_batch(
+        self,
+        topic: Topic | str,
+        *,
+        name: str | None = None,
+        within: float = 1.0,
+        max_records: int = 10_000,
+        errors: ErrorPolicy | Mapping[type[Exception], OnError] | None = None,
+    ) -> Callable[[ForeachFunction], ForeachBatch]:
+        """Declare a function that writes batches to an outside system.
+
+            @app.foreach_batch(orders)
+            async def keep(batch: Batch) -> None:
+                await database.write(batch, insert)
+
+        It is given one batch a partition at a time. Under `exactly_once`, one that comes again after a
+        failure is the same batch, with the same `batch.id` and the same records: a system that keeps
+        the id in the same transaction as the rows has each batch once (`streamapp.sinks`).
+
+        Arguments:
+            topic: whose partitions it takes; a `key_by` too.
+            name: the function's name without one; it is the topology's name, too.
+            within: seconds after its first record at which a batch is written.
+            max_records: records at which it is written at once.
+            errors: what follows when it raises; single records are not skipped. Without one
+                `EngineSettings.errors`, where it says `SKIP_RECORD` the batch is retried.
+
+        Raises:
+            ConfigurationError: the name is taken, or it works with tables or a `key_by`.
+        """
+        source = self._source(topic)
+
+        def declare(function: ForeachFunction) -> ForeachBatch:
+            agent = foreach(
+                name or function.__name__,
+                function,
+                source,
+                within,
+                max_records,
+                None if errors is None else ErrorPolicy.of(errors),
+            )
+            self._add_agent(agent, function)
+            return agent
+
+        return declare
+
+    def _source(self, topic: Topic | str) -> Topic:
+        return self.topic(topic, value_type=bytes) if isinstance(topic, str) else topic
+
+    def _add_agent(self, agent: BatchAgent, function: Callable[..., Any]) -> None:
+        if agent.name in self.batch_agents:
+            raise ConfigurationError(
+                f"there are two batch agents named {agent.name}: give one of them name='…'"
+            )
+        self.batch_agents[agent.name] = agent
+        venusian.attach(function, lambda scanner, found, item: None, category=SCAN_AGENT)
 
     def receiver(
         self, topic: Topic | str, *, name: str | None = None

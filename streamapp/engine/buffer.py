@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 from streamapp.engine.checkpoint import Slice
@@ -29,6 +30,15 @@ class Buffer:
         else:
             taken, self.records = self.records[:most], self.records[most:]
             until = self.records[0].offset
+        return self._taken(topic, taken, until)
+
+    def take_until(self, topic: str, until: int) -> Slice:
+        """Return what there is up to an offset, which has been read up to."""
+        count = bisect_left(self.records, until, key=lambda record: record.offset)
+        taken, self.records = self.records[:count], self.records[count:]
+        return self._taken(topic, taken, until)
+
+    def _taken(self, topic: str, taken: list[Any], until: int) -> Slice:
         lost = [gone for gone in self.lost if gone[0] < until]
         self.lost = self.lost[len(lost) :]
         part = Slice(topic, self.offset, until, taken, lost)

@@ -34,11 +34,14 @@ class _Case(NamedTuple):
     fault: Fault
     policy: ErrorPolicy
     told: str
+    #: The batch is not divided: an outside system knows it by its id.
+    whole: bool
 
-    @property
-    def has_culprit(self) -> bool:
-        """Whether a record can be to blame."""
+    def can(self, skip: OnError) -> bool:
+        """Whether something can be skipped: records are to blame, and one can be told from others."""
         part = self.part
+        if skip is OnError.SKIP_RECORD and self.whole:
+            return False
         return not self.fault.in_window and part.condemned is None and bool(part.places)
 
 
@@ -82,9 +85,9 @@ class ErrorHandling:
         # What fails behind the agents (a value that cannot be stored, a window) has none.
         agent = fault.agent or self._topology.agents[0]
         policy = agent.errors or self._settings.errors
-        case = _Case(part, fault, policy, self._told(part, fault))
+        case = _Case(part, fault, policy, self._told(part, fault), self._topology.presents)
         directive = policy.directive(fault.error)
-        if directive in _SKIPS and not case.has_culprit:
+        if directive in _SKIPS and not case.can(directive):
             directive = OnError.RETRY
         if self._settings.guarantee is Guarantee.AT_MOST_ONCE and part.slices:
             return self._lost(case, directive), 0.0
@@ -99,7 +102,7 @@ class ErrorHandling:
             case = case._replace(told=f"{case.told}, {self._failed} times")
             self._failed = 0
             directive = policy.then
-            if directive in _SKIPS and not case.has_culprit:
+            if directive in _SKIPS and not case.can(directive):
                 directive = OnError.ESCALATE
         if directive not in _SKIPS:
             self._give_up(case, directive, "nothing of it was committed")

@@ -187,8 +187,13 @@ class TaskProducer:
         records: Iterable[Outgoing],
         offsets: Mapping[TopicPartition, int],
         keyless: int = 0,
+        what: str = "checkpoint",
     ) -> dict[TopicPartition, int]:
         """Publish records and source offsets in one transaction; return where the partitions end.
+
+        Arguments:
+            keyless: decides the partition of records without a key.
+            what: is committed: its fault points are named after it.
 
         Raises:
             TaskClosed: it is not known to be committed: fenced, refused, or of unknown outcome.
@@ -204,7 +209,7 @@ class TaskProducer:
                 ends = await _Batches(producer, self._limits).send(records, keyless)
                 if offsets:
                     await producer.send_offsets_to_transaction(dict(offsets), self._group)
-            fault_point("checkpoint.before-commit")
+            fault_point(f"{what}.before-commit")
             async with asyncio.timeout(deadline):
                 await producer.commit_transaction()
         except BaseException as error:
@@ -215,7 +220,7 @@ class TaskProducer:
                     f"{self._transactional_id}: {type(error).__name__}: {error}"
                 ) from error
             raise
-        fault_point("checkpoint.after-commit")
+        fault_point(f"{what}.after-commit")
         return ends
 
     async def close(self) -> None:

@@ -102,6 +102,8 @@ def wanted_topics(
         for key_by in topology.key_bys:
             wanted.setdefault(key_by.name, _of_topic(key_by))
         wanted[topology.checkpoint_topic] = Wanted(topology.checkpoint_topic, tasks, dict(_MARKERS))
+        if topology.presents:
+            wanted[topology.intents_topic] = Wanted(topology.intents_topic, tasks, dict(_MARKERS))
         retention = str(round(settings.ledger_retention * 1000))
         wanted[topology.ledger_topic] = Wanted(
             topology.ledger_topic, tasks, {"retention.ms": retention}
@@ -305,7 +307,8 @@ def _check_kept(
 ) -> None:
     """Refuse state in a topic that deletes by age: it would be gone without a word."""
     changelogs = [topology.changelog(table.name) for table in topology.tables]
-    for name in [topology.checkpoint_topic, *changelogs]:
+    intents = [topology.intents_topic] if topology.presents else []
+    for name in [topology.checkpoint_topic, *intents, *changelogs]:
         policy = configs.get(name, {}).get("cleanup.policy", "compact")
         if policy != "compact":
             raise TopicError(

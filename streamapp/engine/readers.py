@@ -76,6 +76,11 @@ class Reader:
         begins: dict[TopicPartition, int] = await self._consumer.beginning_offsets(partitions)
         return begins
 
+    async def ends(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return where what is committed of partitions ends."""
+        ends: dict[TopicPartition, int] = await self._consumer.end_offsets(partitions)
+        return ends
+
     async def stable_ends(
         self, partitions: list[TopicPartition], name: str
     ) -> dict[TopicPartition, int]:

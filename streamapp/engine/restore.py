@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiokafka import TopicPartition
 
+from streamapp.engine.foreach import INTENT_KEY, Intent, decode_intent
 from streamapp.engine.marker import MARKER_KEY, Marker, decode_marker, decode_progress
 from streamapp.engine.progress import Opening
 from streamapp.engine.readers import Reader, Readers
@@ -57,6 +58,8 @@ class Restore:
         self._opening = opening
         #: Changelog records applied.
         self.records = 0
+        #: What a `foreach_batch` was last about to be given.
+        self.intent: Intent | None = None
 
     @property
     def _name(self) -> str:
@@ -74,23 +77,37 @@ class Restore:
             TopicPartition(self._topology.changelog(table.name), self._partition): table.name
             for table in self._topology.tables
         }
+        intents = TopicPartition(self._topology.intents_topic, self._partition)
+        compacted = [marks, intents] if self._topology.presents else [marks]
         async with self._readers.reader() as reader:
-            reader.assign([marks, *logs])
+            reader.assign([*compacted, *logs])
             begins, ends = await asyncio.gather(
-                reader.begins([marks, *logs]), reader.stable_ends([marks, *logs], self._name)
+                reader.begins([*compacted, *logs]),
+                reader.stable_ends([*compacted, *logs], self._name),
             )
-            marker = await self._latest_marker(reader, marks, begins[marks], ends[marks])
+            found = await self._latest(reader, marks, MARKER_KEY, begins[marks], ends[marks])
+            marker = None if found is None else decode_marker(found[0], f"the marker {found[1]}")
             if marker is not None:
                 await self._agreed(marker)
+            if self._topology.presents:
+                span = begins[intents], ends[intents]
+                found = await self._latest(reader, intents, INTENT_KEY, *span)
+                self.intent = (
+                    None if found is None else decode_intent(found[0], f"the intent {found[1]}")
+                )
+                await self._check_source(reader)
             positions = self._start_positions(marker, logs, begins, ends)
             await self._apply(reader, logs, positions, ends, marker or Marker())
         return marker, positions
 
     @staticmethod
-    async def _latest_marker(
-        reader: Reader, tp: TopicPartition, begin: int, end: int
-    ) -> Marker | None:
-        """Read backwards from the end in growing steps: the topic is compacted, its tail is short."""
+    async def _latest(
+        reader: Reader, tp: TopicPartition, key: bytes, begin: int, end: int
+    ) -> tuple[bytes, str] | None:
+        """Return the last value of a key, and where it is for a message.
+
+        Read backwards from the end in growing steps: the topic is compacted, its tail is short.
+        """
         step = 64
         start = end
         while start > begin:
@@ -102,12 +119,24 @@ class Restore:
                 fetched, positions = await reader.fetch(tp)
                 position = positions[tp]
                 for record in fetched.get(tp, ()):
-                    if record.key == MARKER_KEY and record.value is not None:
+                    if record.key == key and record.value is not None:
                         found = record
             if found is not None:
-                where = f"the marker {tp.topic}[{tp.partition}] at offset {found.offset}"
-                return decode_marker(found.value, where)
+                return found.value, f"{tp.topic}[{tp.partition}] at offset {found.offset}"
         return None
+
+    async def _check_source(self, reader: Reader) -> None:
+        """Refuse a source that ends before what was read of it: waiting for the rest is for ever."""
+        if self.intent is None:
+            return
+        source = TopicPartition(self.intent.topic, self._partition)
+        end = (await reader.ends([source]))[source]
+        if end < self.intent.until_offset:
+            raise StoreError(
+                f"{source.topic}[{source.partition}] ends at {end}, and {self._name} has presented {self.intent.batch}: "
+                "the topic was deleted and made anew, or truncated. Restore it, or begin anew: give the foreach_batch "
+                "another name"
+            )
 
     def _start_positions(
         self,

@@ -26,6 +26,7 @@ from streamapp.engine.agreement import check_agreement
 from streamapp.engine.buffer import Buffer
 from streamapp.engine.checkpoint import Checkpoint, Slice
 from streamapp.engine.error_handling import ErrorHandling, ranges
+from streamapp.engine.foreach import INTENT_KEY, Intent
 from streamapp.engine.marker import MARKER_KEY, Marker, encode
 from streamapp.engine.outbox import Outgoing
 from streamapp.engine.parts import Part
@@ -167,15 +168,20 @@ class TaskRunner:
     @property
     def hungry(self) -> bool:
         """Whether there is room for more records, by number and by size."""
-        return (
-            bool(self._buffers)
-            and self._pending < 2 * self._topology.max_records
-            and self._fetches < _MOST_FETCHES
-        )
+        if not self._buffers:
+            return False
+        room = self._pending < 2 * self._topology.max_records and self._fetches < _MOST_FETCHES
+        return room or not self._read_again
 
     @property
     def _pending(self) -> int:
         return sum(len(buffer.records) for buffer in self._buffers.values())
+
+    @property
+    def _read_again(self) -> bool:
+        """Whether what has to be presented as it was, whatever its size, is read; also if it is nothing."""
+        again = None if self.task is None else self.task.pending
+        return again is None or self._buffers[again.topic].until >= again.until_offset
 
     def feed(self, topic: str, records: Sequence[Any], until: int) -> None:
         """Take what was fetched, up to an offset; records may be none, control records move it too."""
@@ -301,9 +307,12 @@ class TaskRunner:
             self.task = Task(
                 self._topology, self.partition, store, self._settings, self._group.surroundings
             )
+            if self._topology.presents:
+                self.task.announce = self._announce
         self.restored = restore.records
         self.task.rolled_back()
         self.task.restored(marker or Marker(), positions)
+        self.task.announced(restore.intent)
         known = self.task.marker.sources
         await self._begin(self.task, [tp for tp in self.sources if tp.topic not in known])
         log.info(
@@ -386,7 +395,10 @@ class TaskRunner:
         self._changed.clear()
         pending = self._pending
         wait = _TICK
-        if pending:
+        if self.task is not None and self.task.pending is not None:
+            if self._read_again:
+                return self._take(self.task.pending)
+        elif pending:
             assert self._first_at is not None
             wait = self._first_at + self._topology.within - time.monotonic()
             full = pending >= self._topology.max_records or self._fetches >= _MOST_FETCHES
@@ -401,11 +413,13 @@ class TaskRunner:
             pass
         return None
 
-    def _take(self) -> list[Slice]:
+    def _take(self, again: Intent | None = None) -> list[Slice]:
         room = self._topology.max_records
         slices = []
         for topic, buffer in self._buffers.items():
-            if buffer.records and room > 0:
+            if again is not None:
+                slices.append(buffer.take_until(topic, again.until_offset))
+            elif buffer.records and room > 0:
                 part = buffer.take(topic, room)
                 room -= len(part.records)
                 slices.append(part)
@@ -435,6 +449,11 @@ class TaskRunner:
             caught_up = set() if parts else self._caught_up()
             try:
                 checkpoint = await task.process(part.slices, caught_up, part.condemned)
+            except (
+                TaskClosed,
+                AgentStopped,
+            ):  # no agent's: the task has lost its place, or its records
+                raise
             except Exception as error:
                 fault = task.fault(error)
                 task.rolled_back()
@@ -467,6 +486,16 @@ class TaskRunner:
             fault_point("checkpoint.outputs-sent")
         await self._commit(task, checkpoint, slices)
         self._errors.succeeded()
+
+    async def _announce(self, intent: Intent) -> None:
+        """Commit what a function is about to be given; one that has been fenced gives it nothing."""
+        guarantee = self._settings.guarantee
+        if guarantee is Guarantee.EXACTLY_ONCE:
+            topic = self._topology.intents_topic
+            record = Outgoing(topic, INTENT_KEY, intent.encode(), self.partition)
+            await self._producer.commit([record], {}, what="intent")
+        elif guarantee is Guarantee.AT_LEAST_ONCE and not await self._group.still_here(self.epoch):
+            raise TaskClosed("others may have its partitions by now")
 
     async def _commit(self, task: Task, checkpoint: Checkpoint, slices: Sequence[Slice]) -> None:
         began = time.perf_counter()

@@ -9,7 +9,7 @@ it is not. The engine gives it Kafka, the test harness a log in memory; nothing 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import copy_context
 from typing import Any
 
@@ -20,14 +20,15 @@ from streamapp.engine.batch import Batch, Record
 from streamapp.engine.checkpoint import Checkpoint, Slice, Surroundings, WindowRecord
 from streamapp.engine.context import current_outbox
 from streamapp.engine.dead_letters import dead_letter
+from streamapp.engine.foreach import Intent
 from streamapp.engine.key_by import Combiner, KeyBy, UpstreamMark, is_mark, mark_record, read_mark
 from streamapp.engine.marker import LedgerBatch, LedgerEntry, Marker, Progress
 from streamapp.engine.outbox import Outbox, Outgoing
 from streamapp.engine.parts import Fault
-from streamapp.engine.settings import EngineSettings
+from streamapp.engine.settings import EngineSettings, Guarantee
 from streamapp.engine.topology import Topology
 from streamapp.engine.watermarks import Watermarks
-from streamapp.errors import RecordError, StoreError
+from streamapp.errors import DecodeError, RecordError, StoreError
 from streamapp.state.cursor import Cursor
 from streamapp.state.plain import PlainState
 from streamapp.state.store import Store, TableWrites
@@ -73,6 +74,9 @@ class Task:
         #: What downstream was told by the last checkpoint that told it anything, and by this one.
         self._announced: UpstreamMark | None = None
         self._announcing: UpstreamMark | None = None
+        #: Called before a `foreach_batch` is given a batch; what it raises comes out of `process`.
+        self.announce: Callable[[Intent], Awaitable[None]] | None = None
+        self._intent: Intent | None = None
         self._last_commit: float | None = None
         self._dead_letters = 0
         #: Who is at work on which batch, and whether windows are being closed: see `fault`.
@@ -140,6 +144,26 @@ class Task:
         for table, state in self._windowed:
             state.restored(marker.closed.get(table.name))
         self._announced = None
+
+    def announced(self, intent: Intent | None) -> None:
+        """Take up the last intent, after `restored`: if no checkpoint covers it, its batch comes again.
+
+        Raises:
+            StoreError: it belongs to checkpoints that are not there.
+        """
+        if intent is not None:
+            intent.check_follows(self.marker, self.name)
+        self._intent = intent
+        if (pending := self.pending) is not None:
+            self.marker.sources = {pending.topic: pending.from_offset, **self.marker.sources}
+
+    @property
+    def pending(self) -> Intent | None:
+        """Which batch has to be presented next, as it was, since it may have been presented before."""
+        intent = self._intent
+        if intent is None or intent.sequence <= self.marker.sequence:
+            return None
+        return None if self._settings.guarantee is Guarantee.AT_MOST_ONCE else intent
 
     @property
     def progress(self) -> Progress:
@@ -221,6 +245,10 @@ class Task:
         records = part.records
         if isinstance(source, KeyBy):
             records = self._take_marks(part.topic, records)
+        intended = len(records)
+        if (pending := self.pending) is not None:
+            pending.check_whole(records, self.name, self.topology.intents_topic)
+            records = self._readable_before(pending, records)
         batch = Batch(
             source,
             self.partition,
@@ -236,6 +264,10 @@ class Task:
             self.watermarks.seen(part.topic, now)
         elif records:
             self._batch = batch
+            if self.announce is not None and len(batch):
+                intent = pending or Intent.of(batch, records, self.marker.sequence + 1)
+                await self.announce(intent)
+                self._intent = intent
             for run in self._runs:
                 if run.agent.topic.name == part.topic:
                     self._agent = run.agent
@@ -249,7 +281,27 @@ class Task:
                 self.watermarks.observe(part.topic, latest - source.grace_ms, now)
             else:
                 self.watermarks.seen(part.topic, now)
-        return part.batch(self.partition, len(records))
+        return part.batch(self.partition, intended)
+
+    def _readable_before(self, intent: Intent, records: Sequence[Record]) -> Sequence[Record]:
+        """Return records without those that can be read now, and could not when they were presented."""
+        if not intent.unreadable:
+            return records
+        unreadable = set(intent.unreadable)
+        doubtful = Batch(
+            self._sources[intent.topic],
+            self.partition,
+            intent.from_offset,
+            intent.until_offset,
+            [record for record in records if record.offset in unreadable],
+            Cursor(),
+            lambda record, error: None,
+        )
+        changed = set(doubtful.offsets)
+        error = DecodeError(f"it could not be read when {intent.batch} was first presented")
+        for record in doubtful.records:
+            self._dead_letter(intent.topic, record, error)
+        return [record for record in records if record.offset not in changed]
 
     def _take_marks(self, topic: str, records: Sequence[Record]) -> list[Record]:
         data = []

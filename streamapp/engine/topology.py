@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streamapp.engine.agent import BatchAgent, tables_of, used_by
+from streamapp.engine.foreach import ForeachBatch
 from streamapp.engine.key_by import KeyBy
 from streamapp.engine.topic import Topic
 from streamapp.errors import ConfigurationError
@@ -51,6 +52,16 @@ class Topology:
     def ledger_topic(self) -> str:
         """The topic of ledger entries."""
         return f"{self.app_id}-{self.name}-ledger"
+
+    @property
+    def intents_topic(self) -> str:
+        """The compacted topic of what a `foreach_batch` is about to be given."""
+        return f"{self.app_id}-{self.name}-intents"
+
+    @property
+    def presents(self) -> bool:
+        """Whether it is a `foreach_batch`."""
+        return any(isinstance(agent, ForeachBatch) for agent in self.agents)
 
     def changelog(self, table: str) -> str:
         """Return the changelog topic of a table."""
@@ -116,6 +127,11 @@ def build_topologies(app_id: str, agents: Iterable[BatchAgent]) -> list[Topology
             raise ConfigurationError(
                 f"a topology's name is part of its topics': letters, digits, '.', '_' and '-', not {name!r}; "
                 "give the batch agent another name, or topology='…'"
+            )
+        if len(members) > 1 and any(isinstance(agent, ForeachBatch) for agent in members):
+            raise ConfigurationError(
+                f"a foreach_batch has a topology of its own, and {name!r} has several members: give the batch "
+                "agents another topology='…'"
             )
         tables = {table.name: table for agent in members for table in tables_of(agent)}
         for table in tables:

@@ -150,6 +150,8 @@ class AppTest:
                 )
             tasks = next(iter(sources.values()))
             counts[topology.checkpoint_topic] = counts[topology.ledger_topic] = tasks
+            if topology.presents:
+                counts[topology.intents_topic] = tasks
             for table in topology.tables:
                 counts[topology.changelog(table.name)] = tasks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streamapp.engine.foreach import decode_intent
 from streamapp.engine.marker import Marker, Progress, decode_marker, decode_progress, encode
 from streamapp.engine.task import Task
 from streamapp.state.store import Store, TableWrites
@@ -43,3 +44,8 @@ def restore(task: Task, store: Store, log: Log) -> None:
         )
     store.write(writes, encode(Progress(marker=marker, positions=positions)))
     task.restored(marker, positions)
+    intents = log.read(topology.intents_topic, partition) if topology.presents else ()
+    if intents:
+        value = intents[-1].value
+        assert value is not None
+        task.announced(decode_intent(value, f"the intent of {task.name}"))

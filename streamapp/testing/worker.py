@@ -8,11 +8,13 @@ import tempfile
 from collections import deque
 from collections.abc import Sequence
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from streamapp.engine.checkpoint import Checkpoint, Slice, Surroundings
 from streamapp.engine.error_handling import ErrorHandling
+from streamapp.engine.foreach import INTENT_KEY, Intent
 from streamapp.engine.marker import MARKER_KEY, LedgerEntry, encode
 from streamapp.engine.outbox import Outgoing
 from streamapp.engine.parts import Fault, Part
@@ -116,6 +118,8 @@ class Worker:
         context = self._context.copy()
         task = context.run(Task, topology, partition, store, self._settings, self._world)
         restore(task, store, self._log)
+        if topology.presents:
+            task.announce = partial(self._announce, task)
         return task
 
     async def _close(self) -> None:
@@ -156,6 +160,9 @@ class Worker:
     def _take(self, task: Task) -> list[Slice]:
         room = self.cut_every or task.topology.max_records
         slices = []
+        if (again := task.pending) is not None:
+            # As it was, wherever batches are cut now.
+            room = again.until_offset - again.from_offset
         for source in task.topology.sources:
             position = task.marker.sources[source.name]
             records = self._log.read(source.name, task.partition)[position : position + room]
@@ -256,6 +263,13 @@ class Worker:
             writes.table: self._log.end(topology.changelog(writes.table), partition)
             for writes in checkpoint.writes
         }
+
+    async def _announce(self, task: Task, intent: Intent) -> None:
+        """Commit what a function is about to be given, in a transaction of its own."""
+        if self._settings.guarantee is Guarantee.EXACTLY_ONCE:
+            topic = task.topology.intents_topic
+            record = Outgoing(topic, INTENT_KEY, intent.encode(), task.partition)
+            self._log.append([record], self._world.clock(), 0)
 
     def _publish(self, outputs: list[Outgoing], keyless: int) -> None:
         self.outputs += self._log.append(outputs, self._world.clock(), keyless)
