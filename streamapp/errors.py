@@ -13,6 +13,7 @@ __all__ = [
     "DecodeError",
     "ForeignStoreError",
     "RecordError",
+    "SinkError",
     "StoreError",
     "StreamappError",
     "TableError",
@@ -59,6 +60,10 @@ class TableError(StreamappError):
 
 class RecordError(StreamappError):
     """A record cannot be published: it is over a limit, or of a type that its topic does not take."""
+
+
+class SinkError(StreamappError):
+    """An outside system cannot take a batch: it has another one that overlaps it or comes after it."""
 
 
 class AgentError(StreamappError):

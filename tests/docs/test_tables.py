@@ -73,6 +73,10 @@ def test_messages_are_those_of_the_code() -> None:
             "With the extra `broker`",
             lambda project: project["project"]["optional-dependencies"]["broker"],
         ),
+        (
+            "With the extra `postgres`",
+            lambda project: project["project"]["optional-dependencies"]["postgres"],
+        ),
         ("To develop", lambda project: project["dependency-groups"]["dev"]),
     ],
 )

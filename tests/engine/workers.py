@@ -28,10 +28,16 @@ __all__ = [
 ]
 
 
-class Worker:
-    """A worker process; its log is in `log`."""
+JOBS = "tests.engine.jobs"
+"""The application that is run unless a test names another one."""
 
-    def __init__(self, environment: dict[str, str], log: Path, *arguments: str) -> None:
+
+class Worker:
+    """A worker process of an application, which a module declares; its log is in `log`."""
+
+    def __init__(
+        self, environment: dict[str, str], log: Path, *arguments: str, application: str = JOBS
+    ) -> None:
         self.log = log
         self._file = log.open("ab")
         self._process = subprocess.Popen(
@@ -40,7 +46,7 @@ class Worker:
                 "-m",
                 "faust",
                 "-A",
-                "tests.engine.jobs",
+                application,
                 "worker",
                 "-l",
                 "info",
@@ -102,9 +108,15 @@ class Cluster:
     """Workers of the test application on one broker."""
 
     def __init__(
-        self, kafka: BrokerUnderTest, guarantee: str, directory: Path, **environment: str
+        self,
+        kafka: BrokerUnderTest,
+        guarantee: str,
+        directory: Path,
+        application: str = JOBS,
+        **environment: str,
     ) -> None:
         self.kafka = kafka
+        self._application = application
         self.state = directory / "state"
         self._logs = directory
         self._environment = {
@@ -123,7 +135,7 @@ class Cluster:
             environment[ENVIRONMENT] = fault
         named = () if name is None else ("--name", name)
         log = self._logs / f"{name or 'worker'}-{len(self.workers)}.log"
-        worker = Worker(environment, log, *named, *arguments)
+        worker = Worker(environment, log, *named, *arguments, application=self._application)
         self.workers.append(worker)
         return worker
 
