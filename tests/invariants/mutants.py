@@ -69,10 +69,10 @@ MUTANTS = (
         "engine/producer.py",
         (
             (
-                '            fault_point("checkpoint.before-commit")\n',
+                '            fault_point(f"{what}.before-commit")\n',
                 "            await producer.commit_transaction()\n"
                 "            await producer.begin_transaction()\n"
-                '            fault_point("checkpoint.before-commit")\n',
+                '            fault_point(f"{what}.before-commit")\n',
             ),
         ),
     ),
@@ -99,18 +99,17 @@ MUTANTS = (
         "reads first and fences then",
         "engine/runner.py",
         (
-            ("            await self._producer.open()\n", ""),
+            ("        await self._producer.open()\n", ""),
             (
-                "            self.restored = restore.records\n",
-                "            await self._producer.open()\n"
-                "            self.restored = restore.records\n",
+                "        self.restored = restore.records\n",
+                "        await self._producer.open()\n        self.restored = restore.records\n",
             ),
         ),
     ),
     Mutant(
         4,
         "does not wait for open transactions",
-        "engine/restore.py",
+        "engine/readers.py",
         (("if all(stable[tp] >= high[tp] for tp in partitions):", "if stable:"),),
     ),
     Mutant(
@@ -159,9 +158,8 @@ MUTANTS = (
         "engine/runner.py",
         (
             (
-                "            and self._pending < 2 * self._topology.max_records\n"
-                "            and self._fetches < _MOST_FETCHES\n",
-                "",
+                "room = self._pending < 2 * self._topology.max_records and self._fetches < _MOST_FETCHES",
+                "room = True",
             ),
         ),
     ),
