@@ -367,6 +367,7 @@ class App(faust.App):
             dead_letters,
             declared,
             replay,
+            reset,
             worker,
         )
 

@@ -505,9 +505,8 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             if offset > ends[tp]:
                 raise StreamappError(
                     f"{tp.topic}[{tp.partition}] ends at {ends[tp]}, and {runner.name} has read up to {offset}: the "
-                    "topic was deleted and made anew, or truncated. Restore it, or begin anew: give the topology "
-                    f"another name, or delete the group {self.topology.group} and the topic "
-                    f"{self.topology.checkpoint_topic} with the state that belongs to it"
+                    "topic was deleted and made anew, or truncated. Restore it, or begin anew, with empty tables: "
+                    f"streamapp reset {self.topology.name}"
                 )
             if offset < begins[tp]:
                 log.error(

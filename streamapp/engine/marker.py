@@ -41,6 +41,7 @@ class Marker(msgspec.Struct, kw_only=True):
         windows: `[size, step]` of each windowed table, in milliseconds: panes of another shape mean
             something else.
         changelogs: where each changelog ended after the checkpoint *before* this one.
+        resetting: the task is being reset: its state is half of one, and no worker opens it.
     """
 
     format: int = FORMAT
@@ -52,6 +53,7 @@ class Marker(msgspec.Struct, kw_only=True):
     closed: dict[str, int] = {}
     windows: dict[str, tuple[int, int]] = {}
     changelogs: dict[str, int] = {}
+    resetting: bool = False
 
 
 class Progress(msgspec.Struct, kw_only=True):

@@ -88,6 +88,7 @@ class Restore:
             found = await self._latest(reader, marks, MARKER_KEY, begins[marks], ends[marks])
             marker = None if found is None else decode_marker(found[0], f"the marker {found[1]}")
             if marker is not None:
+                self._refuse_half_reset(marker)
                 await self._agreed(marker)
             if self._topology.presents:
                 span = begins[intents], ends[intents]
@@ -99,6 +100,13 @@ class Restore:
             positions = self._start_positions(marker, logs, begins, ends)
             await self._apply(reader, logs, positions, ends, marker or Marker())
         return marker, positions
+
+    def _refuse_half_reset(self, marker: Marker) -> None:
+        if marker.resetting:
+            raise StoreError(
+                f"the task {self._name} is being reset, or its reset was interrupted: wait for it to end, or run it "
+                f"again: streamapp reset {self._topology.name}"
+            )
 
     @staticmethod
     async def _latest(

@@ -1,0 +1,38 @@
+"""Who is in a topology's group: nothing is changed under a worker that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from aiokafka.admin import AIOKafkaAdminClient
+
+from streamapp.engine.topology import Topology
+from streamapp.lifecycle.errors import LifecycleError
+
+__all__ = ["members_of", "refuse_members"]
+
+
+async def members_of(admin: AIOKafkaAdminClient, group: str) -> list[str]:
+    """Return the members of a consumer group: by worker name where they have one, with their hosts."""
+    [response] = await admin.describe_consumer_groups([group])
+    return [
+        f"{member.get('group_instance_id') or member['member_id']} at {member['client_host'].lstrip('/')}"
+        for described in response.to_object()["groups"]
+        for member in described["members"]
+    ]
+
+
+async def refuse_members(admin: AIOKafkaAdminClient, topologies: Iterable[Topology]) -> None:
+    """Raise if a worker is in one of the groups.
+
+    Raises:
+        LifecycleError: with the members' names.
+    """
+    for topology in topologies:
+        found = await members_of(admin, topology.group)
+        if found:
+            raise LifecycleError(
+                f"the topology {topology.name} is at work: the group {topology.group} has the members "
+                f"{', '.join(found)}. Stop them; a named worker that was stopped or killed is expected back and stays a "
+                "member for the session timeout, one that was drained (streamapp drain NAME) does not"
+            )

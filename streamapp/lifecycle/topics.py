@@ -1,0 +1,73 @@
+"""The topics of a topology that is not running: how many tasks it has, and what is made or grown for them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from aiokafka.admin import NewPartitions
+
+from streamapp.engine.app import App
+from streamapp.engine.provision import provision
+from streamapp.engine.topology import Topology
+from streamapp.ledger.reading import LedgerReader
+from streamapp.lifecycle.errors import LifecycleError
+
+__all__ = ["grow_topics", "make_topics", "task_count"]
+
+_VISIBLE_WITHIN: Final = 30.0
+
+
+async def task_count(reader: LedgerReader, topology: Topology) -> int:
+    """Return the number of tasks: the partitions of its sources.
+
+    Raises:
+        LifecycleError: a source is not there.
+    """
+    counts = {source.name: len(await reader.partitions(source.name)) for source in topology.sources}
+    missing = [name for name, count in counts.items() if not count]
+    if missing:
+        raise LifecycleError(
+            f"the topology {topology.name} has not run yet: its source {', '.join(missing)} is not there"
+        )
+    return max(counts.values())
+
+
+async def make_topics(app: App, reader: LedgerReader, topology: Topology) -> None:
+    """Make the topics that a topology lacks, and let those of its state follow sources that grew.
+
+    Raises:
+        TopicError: they do not fit in another way.
+    """
+    await grow_topics(reader, topology)
+    options = app.kafka_options()
+    await provision(
+        reader.admin,
+        [topology],
+        app.conf.topic_partitions,
+        app.dead_letter_topic,
+        app.engine_settings,
+        options["bootstrap_servers"],
+    )
+
+
+async def grow_topics(reader: LedgerReader, topology: Topology) -> None:
+    """Give changelogs, markers and ledger as many partitions as the sources have."""
+    tasks = await task_count(reader, topology)
+    names = [
+        topology.checkpoint_topic,
+        topology.ledger_topic,
+        *(topology.changelog(table.name) for table in topology.tables),
+    ]
+    short = [name for name in names if 0 < len(await reader.partitions(name)) < tasks]
+    if not short:
+        return
+    await reader.admin.create_partitions({name: NewPartitions(tasks) for name in short})
+    deadline = time.monotonic() + _VISIBLE_WITHIN
+    while any([len(await reader.partitions(name)) < tasks for name in short]):
+        if time.monotonic() > deadline:
+            raise LifecycleError(
+                f"the topics {', '.join(short)} were given {tasks} partitions, and do not show them: run this again"
+            )
+        await asyncio.sleep(0.1)
