@@ -366,6 +366,7 @@ class App(faust.App):
             batches,
             dead_letters,
             declared,
+            drain,
             replay,
             reset,
             worker,

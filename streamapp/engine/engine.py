@@ -129,8 +129,11 @@ class Engine(Service):
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
+        draining = self._identity is not None and self._identity.draining
         try:
-            await _all(group.stop() for group in self.groups)
+            await _all(group.stop(for_good=draining) for group in self.groups)
+            if self._identity is not None:
+                self._identity.drained()
         finally:
             self.groups = []
             if self._identity is not None:

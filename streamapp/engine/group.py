@@ -155,6 +155,8 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         instance = None if self._instance is None else f"{self.topology.group}-{self._instance}"
         self.consumer = AIOKafkaConsumer(
             **self.kafka_options,
+            # What Kafka's tools show of a member.
+            client_id=f"{self.topology.group}-{self.surroundings.worker}",
             group_id=self.topology.group,
             group_instance_id=instance,
             isolation_level="read_committed",
@@ -176,8 +178,12 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         )
         self._loop_task.add_done_callback(self.runner_done)
 
-    async def stop(self) -> None:
-        """Finish the batches at hand, commit, and leave the group."""
+    async def stop(self, *, for_good: bool = False) -> None:
+        """Finish the batches at hand, commit, and leave the group.
+
+        Arguments:
+            for_good: a named worker leaves as well, which is expected back otherwise.
+        """
         # A rebalance may go on meanwhile, and end in an assignment: nothing is started by it.
         self._stopped = True
         self.epoch += 1
@@ -198,7 +204,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         await self.output.close()
         await self.readers.close()
         if self.consumer is not None:
-            await seams.leave_group(self.consumer)
+            await seams.leave_group(self.consumer, for_good=for_good)
             await seams.stop(self.consumer)
 
     async def _each(self, work: Iterable[Awaitable[None]]) -> None:

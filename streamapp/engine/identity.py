@@ -13,6 +13,8 @@ from streamapp.errors import ConfigurationError
 __all__ = ["Identity"]
 
 _SLOTS = 1_000
+#: Beside the lock: the worker is to leave for good when it stops.
+_DRAIN = "drain"
 
 
 class Identity:
@@ -44,6 +46,17 @@ class Identity:
         else:
             self.name, self._file = self._first_free(root)
         self.directory = root / self.name
+        # What was asked of the worker before.
+        self.withdraw_drain(self.directory)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the worker was asked to leave its groups for good when it stops."""
+        return self.drain_requested(self.directory)
+
+    def drained(self) -> None:
+        """Say that it has left them."""
+        self.withdraw_drain(self.directory)
 
     @staticmethod
     def _lock(directory: Path) -> IO[str] | None:
@@ -67,6 +80,34 @@ class Identity:
             if file is not None:
                 return name, file
         raise ConfigurationError(f"{_SLOTS} workers hold the slots of {root}")
+
+    @staticmethod
+    def holder(directory: Path) -> int | None:
+        """Return the process that holds a worker's directory, as it has written it there; `None` for none."""
+        try:
+            with (directory / "lock").open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(file.read() or 0)
+        except FileNotFoundError:
+            pass
+        return None
+
+    @staticmethod
+    def request_drain(directory: Path) -> None:
+        """Ask the worker that holds a directory to leave its groups for good when it stops."""
+        (directory / _DRAIN).touch()
+
+    @staticmethod
+    def drain_requested(directory: Path) -> bool:
+        """Whether that was asked, and not done yet."""
+        return (directory / _DRAIN).exists()
+
+    @staticmethod
+    def withdraw_drain(directory: Path) -> None:
+        """Ask it no more."""
+        (directory / _DRAIN).unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let go of the name."""

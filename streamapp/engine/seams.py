@@ -84,13 +84,17 @@ def rejoin(consumer: AIOKafkaConsumer) -> None:
     coordinator.request_rejoin()
 
 
-async def leave_group(consumer: AIOKafkaConsumer) -> None:
+async def leave_group(consumer: AIOKafkaConsumer, *, for_good: bool = False) -> None:
     """Tell the coordinator that this member goes, without waiting for a rebalance in flight.
 
-    A static member says nothing: it is expected back (KIP-345).
+    A static member says nothing: it is expected back (KIP-345). One that goes for good leaves by its
+    member id, which a coordinator takes from static members too.
     """
-    if consumer._coordinator is not None:  # it is in no group before it has started
-        await consumer._coordinator._maybe_leave_group()
+    coordinator: Any = consumer._coordinator
+    if coordinator is not None:  # it is in no group before it has started
+        if for_good:
+            coordinator._group_instance_id = None
+        await coordinator._maybe_leave_group()
 
 
 async def high_watermarks(

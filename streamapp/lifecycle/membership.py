@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -11,15 +12,22 @@ from streamapp.lifecycle.errors import LifecycleError
 
 __all__ = ["members_of", "refuse_members"]
 
+_COORDINATORS_PART = re.compile(r"-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+
 
 async def members_of(admin: AIOKafkaAdminClient, group: str) -> list[str]:
-    """Return the members of a consumer group: by worker name where they have one, with their hosts."""
+    """Return the members of a consumer group: the workers' names, with their hosts."""
     [response] = await admin.describe_consumer_groups([group])
     return [
-        f"{member.get('group_instance_id') or member['member_id']} at {member['client_host'].lstrip('/')}"
+        f"{_worker(group, member['member_id'])} at {member['client_host'].lstrip('/')}"
         for described in response.to_object()["groups"]
         for member in described["members"]
     ]
+
+
+def _worker(group: str, member: str) -> str:
+    """Return what a member's id begins with: what the worker calls itself, before the coordinator's part."""
+    return _COORDINATORS_PART.sub("", member).removeprefix(f"{group}-")
 
 
 async def refuse_members(admin: AIOKafkaAdminClient, topologies: Iterable[Topology]) -> None:

@@ -139,6 +139,17 @@ class Cluster:
         self.workers.append(worker)
         return worker
 
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `streamapp -A … COMMAND` to its end, where the workers run."""
+        return subprocess.run(
+            [sys.executable, "-m", "streamapp", "-A", "tests.engine.jobs", *arguments],
+            env={**os.environ, **self._environment},
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+
     def finish(self) -> None:
         """Run a worker over what is left."""
         worker = self.start("--once", name="a")
