@@ -18,6 +18,8 @@ from streamapp.engine.group import Group
 from streamapp.engine.identity import Identity
 from streamapp.engine.progress import Recovery
 from streamapp.engine.provisioning import Provisioning
+from streamapp.engine.snapshot_archive import SnapshotPlace
+from streamapp.engine.snapshots import take_at_intervals
 from streamapp.engine.trim import Trimmer
 from streamapp.state.store import StoreMemory
 
@@ -57,6 +59,7 @@ class Engine(Service):
         self._provisioning = provisioning or Provisioning(app)
         self._watch: asyncio.Task[None] | None = None
         self._trimming: asyncio.Task[None] | None = None
+        self._snapping: asyncio.Task[None] | None = None
         #: How far the tasks are that open.
         self.recovery = Recovery()
         self._reporting: asyncio.Task[None] | None = None
@@ -77,6 +80,9 @@ class Engine(Service):
         topologies = app.topologies()
         self._identity = Identity(settings.state_dir / app.conf.id, settings.worker_name)
         options = app.kafka_options()
+        snapshots = None
+        if settings.snapshots is not None:
+            snapshots = await asyncio.to_thread(SnapshotPlace, settings.snapshots)
         cluster = await self._provisioning.cluster()
         provisioned = cluster.topics
         surroundings = Surroundings(
@@ -104,6 +110,7 @@ class Engine(Service):
                 self._failed,
                 self._provisioning.make_late,
                 self.once,
+                snapshots,
             )
             for topology in topologies
         ]
@@ -113,6 +120,11 @@ class Engine(Service):
         trimmer = Trimmer(self.groups, options, settings.trim_interval)
         self._trimming = asyncio.get_running_loop().create_task(trimmer.run())
         self._trimming.add_done_callback(self._watched)
+        if snapshots is not None:
+            self._snapping = asyncio.get_running_loop().create_task(
+                take_at_intervals(self.groups, settings.snapshot_interval)
+            )
+            self._snapping.add_done_callback(self._watched)
         heap.settle()
         log.info(
             "worker %s runs %s",
@@ -125,7 +137,7 @@ class Engine(Service):
 
     async def on_stop(self) -> None:
         """Finish the batches at hand, commit, leave the groups."""
-        for task in (self._watch, self._trimming, self._reporting):
+        for task in (self._watch, self._trimming, self._snapping, self._reporting):
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})

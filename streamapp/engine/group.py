@@ -37,6 +37,8 @@ from streamapp.engine.progress import Recovery
 from streamapp.engine.readers import Readers
 from streamapp.engine.runner import TaskRunner
 from streamapp.engine.settings import EngineSettings
+from streamapp.engine.snapshot_archive import SnapshotPlace
+from streamapp.engine.snapshots import Snapshots
 from streamapp.engine.standby import Standby
 from streamapp.engine.stores import TaskStores
 from streamapp.engine.topology import Topology
@@ -78,6 +80,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         recovery: is told how far they are with it, over all topologies.
         failed: called with an error that no retry mends.
         make_topics: makes topics that an agent sends to and nobody declared.
+        snapshots: where copies of the stores are.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         failed: Callable[[BaseException], None],
         make_topics: Callable[[set[str]], Awaitable[None]],
         once: bool = False,
+        snapshots: SnapshotPlace | None = None,
     ) -> None:
         self.topology = topology
         self.settings = settings
@@ -132,6 +136,13 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             surroundings.cluster,
             surroundings.tombstones_kept(topology),
             surroundings.clock,
+        )
+        self.snapshots = (
+            None
+            if snapshots is None
+            else Snapshots(
+                snapshots, topology, self.stores, surroundings.cluster, surroundings.clock
+            )
         )
         self.standby = Standby(
             kafka_options,

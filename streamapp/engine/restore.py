@@ -26,6 +26,9 @@ __all__ = ["Restore"]
 
 log = logging.getLogger(__name__)
 
+#: Looks for a store that is on its way to a marker, with the changelogs' ends, by table.
+SnapshotSource = Callable[[Marker, Mapping[str, int]], Awaitable[Store | None]]
+
 
 class Restore:
     """Brings a task's store to the last committed checkpoint.
@@ -37,6 +40,11 @@ class Restore:
         agreed: called with the marker, if there is one, before anything is read; it raises when the
             marker is not to be believed.
         opening: is told how far it is.
+        snapshot: where the store is empty, called with the marker and the changelogs' ends; it
+            returns a store that holds a part of them, in place of the empty one, or `None`.
+
+    Attributes:
+        store: the one that is restored.
     """
 
     def __init__(
@@ -48,14 +56,16 @@ class Restore:
         clock: Callable[[], int],
         agreed: Callable[[Marker], Awaitable[None]],
         opening: Opening,
+        snapshot: SnapshotSource | None = None,
     ) -> None:
         self._readers = readers
         self._topology = topology
         self._partition = partition
-        self._store = store
+        self.store = store
         self._clock = clock
         self._agreed = agreed
         self._opening = opening
+        self._snapshot = snapshot
         #: Changelog records applied.
         self.records = 0
         #: What a `foreach_batch` was last about to be given.
@@ -97,6 +107,9 @@ class Restore:
                     None if found is None else decode_intent(found[0], f"the intent {found[1]}")
                 )
                 await self._check_source(reader)
+            if marker is not None and self.store.progress is None and self._snapshot is not None:
+                tables = {table: ends[tp] for tp, table in logs.items()}
+                self.store = await self._snapshot(marker, tables) or self.store
             positions = self._start_positions(marker, logs, begins, ends)
             await self._apply(reader, logs, positions, ends, marker or Marker())
         return marker, positions
@@ -153,10 +166,8 @@ class Restore:
         begins: Mapping[TopicPartition, int],
         ends: Mapping[TopicPartition, int],
     ) -> dict[str, int]:
-        raw = self._store.progress
-        stored = (
-            None if raw is None else decode_progress(raw, f"the state store {self._store.path}")
-        )
+        raw = self.store.progress
+        stored = None if raw is None else decode_progress(raw, f"the state store {self.store.path}")
         seen = 0 if stored is None else stored.marker.sequence
         if seen > (0 if marker is None else marker.sequence):
             raise StoreError(
@@ -164,7 +175,7 @@ class Restore:
                 f"{self._topology.checkpoint_topic}[{self._partition}] is "
                 f"{'none' if marker is None else marker.sequence}: the topic was deleted and made anew, or truncated. "
                 f"Restore it, or give up this state: delete the topics {self._topology.checkpoint_topic} and "
-                f"{', '.join(tp.topic for tp in logs)} and the directory {self._store.path}, and start again"
+                f"{', '.join(tp.topic for tp in logs)} and the directory {self.store.path}, and start again"
             )
         positions: dict[str, int] = {}
         for tp, table in logs.items():
@@ -175,7 +186,7 @@ class Restore:
                     f"the changelog {tp.topic}[{tp.partition}] ends at {ends[tp]}, the task {self._name} has seen "
                     f"{known}: it was deleted and made anew, or truncated. Restore the topic, or give up this "
                     f"state: delete the topics {self._topology.checkpoint_topic} and {tp.topic} and the directory "
-                    f"{self._store.path}, and start again"
+                    f"{self.store.path}, and start again"
                 )
             positions[table] = begins[tp] if position is None else max(position, begins[tp])
         return positions
@@ -188,7 +199,7 @@ class Restore:
         ends: Mapping[TopicPartition, int],
         marker: Marker,
     ) -> None:
-        replay = Replay(self._store, positions, self._clock)
+        replay = Replay(self.store, positions, self._clock)
         targets = {table: ends[tp] for tp, table in logs.items()}
         total = sum(max(end - positions[table], 0) for table, end in targets.items())
         self._opening.begin(total)

@@ -16,6 +16,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -292,6 +293,7 @@ class TaskRunner:
         fault_point("task.before-fence")
         await self._producer.open()
         fault_point("task.after-fence")
+        snapshots = self._group.snapshots
         store = self.task.store if self.task is not None else await self._take_store()
         restore = Restore(
             self._group.readers,
@@ -301,11 +303,18 @@ class TaskRunner:
             self._group.surroundings.clock,
             self._agreed,
             opening,
+            None
+            if self.task is not None or snapshots is None
+            else partial(snapshots.fetch, self.partition),
         )
         marker, positions = await restore.run()
         if self.task is None:
             self.task = Task(
-                self._topology, self.partition, store, self._settings, self._group.surroundings
+                self._topology,
+                self.partition,
+                restore.store,
+                self._settings,
+                self._group.surroundings,
             )
             if self._topology.presents:
                 self.task.announce = self._announce

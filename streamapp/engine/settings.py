@@ -43,6 +43,9 @@ class EngineSettings:
         standby_replicas: workers beside its own that follow each task's changelogs, ready to take over.
         acceptable_lag: how many changelog offsets a worker may be behind to be given a task at once;
             until then the task stays where its state is, and the worker warms up.
+        snapshots: where copies of the tasks' stores go, any place that fsspec has a URL for; `None` for
+            nowhere.
+        snapshot_interval: between two copies of a store that changes.
         compression: of what the engine publishes: `None`, `gzip`, `snappy`, `lz4` or `zstd`.
     """
 
@@ -68,5 +71,7 @@ class EngineSettings:
     opening: int = 8
     standby_replicas: int = 0
     acceptable_lag: int = 10_000
+    snapshots: str | None = None
+    snapshot_interval: float = 600.0
     #: How long the ledger keeps its entries.
     ledger_retention: float = 7 * 24 * 3600.0

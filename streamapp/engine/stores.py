@@ -7,7 +7,10 @@ runner takes over as it is, and the other way round. Nobody else opens or closes
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +19,13 @@ from streamapp.engine.provision import TOMBSTONES_KEPT
 from streamapp.engine.store_keeper import StoreKeeper
 from streamapp.engine.topology import Topology
 from streamapp.errors import DamagedStoreError, StoreError
+from streamapp.faults import fault_point
 from streamapp.state.store import Store, StoreMemory
 
-__all__ = ["TaskStores"]
+__all__ = ["TaskStores", "progress_of"]
+
+#: What `TaskStores.beside` makes.
+_BESIDE = re.compile(r"\d+\.[a-z]+\.[0-9a-f]{32}")
 
 
 class TaskStores:
@@ -52,12 +59,17 @@ class TaskStores:
         self._closed: dict[int, int] = {}
 
     def survey(self) -> None:
-        """Look how far the stores on disk are; this reads from disk, some milliseconds a store."""
+        """Look how far the stores on disk are; this reads from disk, some milliseconds a store.
+
+        Half a copy that a crash has left beside them is removed.
+        """
         if not self._directory.is_dir():
             return
         for path in self._directory.iterdir():
             if path.name.isdecimal() and int(path.name) not in self._open:
                 self._closed[int(path.name)] = self._position_on_disk(path)
+            elif _BESIDE.fullmatch(path.name):
+                Store.remove(path)
 
     def _position_on_disk(self, path: Path) -> int:
         """Return how far a store is; one that will be set aside when it is opened is nowhere."""
@@ -66,7 +78,7 @@ class TaskStores:
             progress = None if raw is None else decode_progress(raw, str(path))
         except Exception:
             return 0
-        if progress is None or owner != self._owner(int(path.name)):
+        if progress is None or owner != self.owner(int(path.name)):
             return 0
         too_old = self._clock() - progress.at > self.tombstones_kept
         return 0 if too_old else _position(progress)
@@ -79,7 +91,7 @@ class TaskStores:
 
     def progress(self, partition: int) -> Progress | None:
         """Return what an open store knows of itself; `None` before its first checkpoint."""
-        return _progress(self._open[partition])
+        return progress_of(self._open[partition])
 
     def is_open(self, partition: int) -> bool:
         """Whether a task's store is open, in whatever role."""
@@ -109,6 +121,45 @@ class TaskStores:
         await asyncio.to_thread(Store.remove, self._keeper(partition).path)
         return self._keep(partition, await asyncio.to_thread(self._opened, partition))
 
+    def put(self, partition: int, directory: Path) -> Store:
+        """Return the store that is in a directory beside the stores, moved into the place of an open one.
+
+        Raises:
+            OSError: the system refuses it; neither is there then.
+            StoreError: as `open`.
+        """
+        self.close(partition)
+        # Not in a thread: whoever is cancelled here may open the same place at once.
+        try:
+            _move(directory, self._keeper(partition).path)
+        except OSError:
+            Store.remove(directory)
+            raise
+        return self.open(partition)
+
+    def look_into(self, partition: int, directory: Path) -> Progress | None:
+        """Open a task's store that is not in its place, and close it again; return how far it is.
+
+        Raises:
+            StoreError: it is no store of this task, or damaged.
+        """
+        store = Store(directory, self.owner(partition), self._memory)
+        try:
+            return progress_of(store)
+        finally:
+            store.close()
+
+    def beside(self, partition: int, purpose: str) -> Path:
+        """Return a directory, not made yet, for a copy of a store; the next start removes what is left of it."""
+        # Copies that were set aside have a hyphen, and are kept.
+        return self._directory / f"{partition}.{purpose}.{uuid.uuid4().hex}"
+
+    def owner(self, partition: int) -> str:
+        """Return whose state a task's store has to be."""
+        return (
+            f"{self._topology.app_id}/{self._topology.name}/{partition} of cluster {self._cluster}"
+        )
+
     def _keep(self, partition: int, store: Store) -> Store:
         self._open[partition] = store
         self._closed.pop(partition, None)
@@ -128,16 +179,12 @@ class TaskStores:
     def _opened(self, partition: int) -> Store:
         return self._keeper(partition).open()
 
-    def _owner(self, partition: int) -> str:
-        task = f"{self._topology.app_id}/{self._topology.name}/{partition}"
-        return f"{task} of cluster {self._cluster}"
-
     def _keeper(self, partition: int) -> StoreKeeper:
         keeper = self._keepers.get(partition)
         if keeper is None:
             keeper = self._keepers[partition] = StoreKeeper(
                 self._directory / str(partition),
-                self._owner(partition),
+                self.owner(partition),
                 self._memory,
                 f"{self._topology.name}/{partition}",
                 self.tombstones_kept,
@@ -158,14 +205,27 @@ class TaskStores:
             self.close(partition)
 
 
-def _progress(store: Store) -> Progress | None:
+def _move(directory: Path, place: Path) -> None:
+    """Put a store where another one was: after a crash there is the one, none, or the other."""
+    Store.remove(place)
+    fault_point("snapshot.before-rename")
+    directory.rename(place)
+    parent = os.open(place.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+
+
+def progress_of(store: Store) -> Progress | None:
+    """Return what a store knows of itself; `None` before its first checkpoint."""
     raw = store.progress
     return None if raw is None else decode_progress(raw, f"the state store {store.path}")
 
 
 def _position_of(store: Store) -> int:
     try:
-        return _position(_progress(store))
+        return _position(progress_of(store))
     except StoreError:  # it is damaged: whoever works with it finds out and sets it aside
         return 0
 

@@ -19,6 +19,7 @@ from rocksdict import (
     AccessType,
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DBCompressionType,
     Options,
     Rdict,
@@ -306,6 +307,31 @@ class Store:
             self._db.property_int_value(name)
             for name in ("rocksdb.is-write-stopped", "rocksdb.actual-delayed-write-rate")
         )
+
+    @property
+    def flushing(self) -> bool:
+        """Whether something that was in memory is on its way to a file."""
+        return bool(self._db.property_int_value("rocksdb.num-immutable-mem-table"))
+
+    def flush(self) -> None:
+        """Begin to bring what is in memory to a file; while it is `flushing` already, this waits."""
+        self._db.flush(False)
+
+    def checkpoint(self, path: Path) -> None:
+        """Put a store that is as this one is now into a new directory on the same disk.
+
+        Files are linked, not copied, and those that change no more stay linked: it takes as long as
+        what is in memory takes to flush, and the whole interpreter waits for it.
+
+        Raises:
+            DamagedStoreError: as everything that reads or writes.
+            StoreError: the directory is there already, or the system refuses it.
+        """
+        try:
+            Checkpoint(self._db).create_checkpoint(str(path))
+        except Exception as error:
+            self._check(error)
+            raise StoreError(f"the state store {self.path} cannot be copied: {error}") from error
 
     def close(self) -> None:
         """Close the database, and the scans that nobody finished; closing twice is fine."""

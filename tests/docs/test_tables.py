@@ -77,6 +77,10 @@ def test_messages_are_those_of_the_code() -> None:
             "With the extra `postgres`",
             lambda project: project["project"]["optional-dependencies"]["postgres"],
         ),
+        (
+            "With the extra `snapshots`",
+            lambda project: project["project"]["optional-dependencies"]["snapshots"],
+        ),
         ("To develop", lambda project: project["dependency-groups"]["dev"]),
     ],
 )

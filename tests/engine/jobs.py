@@ -112,4 +112,6 @@ if "STREAMAPP_TEST_PREFIX" in os.environ:
         os.environ["STREAMAPP_TEST_GUARANTEE"],
         os.environ["STREAMAPP_TEST_STATE"],
         standby_replicas=int(os.environ.get("STREAMAPP_TEST_STANDBYS", "0")),
+        snapshots=os.environ.get("STREAMAPP_TEST_SNAPSHOTS"),
+        snapshot_interval=0.2,
     ).app
