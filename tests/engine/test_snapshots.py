@@ -120,6 +120,33 @@ async def test_a_store_that_is_gone_is_fetched(host: Host, other: Host) -> None:
     other.checkpoint(4)
 
 
+async def test_a_store_is_fetched_from_s3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Against moto's server, where that and s3fs are installed: they are no dependency, being large."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "anything")
+        SnapshotPlace("s3://bucket")._filesystem.mkdir("bucket")
+        first = Host(tmp_path / "a", "s3://bucket/streams")
+        for sequence in (1, 2, 3):
+            await first.snapshot(sequence)
+        assert await Host(tmp_path / "b", "s3://bucket/streams").fetched() == 3
+        damage_file(first.archive, first.archive.manifests()[0])
+        assert await Host(tmp_path / "c", "s3://bucket/streams").fetched() == 2
+        assert "is damaged" in caplog.text
+        first.now += 2 * HOUR
+        await first.snapshot(4)
+        assert [manifest.sequence for manifest in first.archive.manifests()] == [4, 3]
+    finally:
+        server.stop()
+
+
 async def test_without_a_snapshot_the_store_stays_as_it_is(host: Host) -> None:
     assert await host.fetched() is None
 
