@@ -110,7 +110,7 @@ class SnapshotArchive:
     def manifests(self) -> list[Manifest]:
         """Return the snapshots that are there, the youngest first; damaged ones are passed over."""
         found = []
-        for name in self._names(self.directory):
+        for name in self._names():
             if not name.endswith(".json"):
                 continue
             try:
@@ -138,11 +138,14 @@ class SnapshotArchive:
             (each.sequence, each.positions) == (about.sequence, about.positions) for each in earlier
         ):
             return 0
-        there = {file.digest for manifest in earlier for file in manifest.files}
+        self._filesystem.makedirs(f"{self.directory}/files", exist_ok=True)
+        # What no manifest names may be half a file, or be removed as rubbish before this one does; what
+        # one names may be gone all the same.
+        named = {file.digest for manifest in earlier for file in manifest.files}
+        there = {digest: size for digest, size in self._sizes().items() if digest in named}
         files: list[SnapshotFile] = []
         seen: dict[tuple[int, int, int], str] = {}
         sent = 0
-        self._filesystem.makedirs(f"{self.directory}/files", exist_ok=True)
         for path in sorted(store.iterdir()):
             if abandoned.is_set():
                 raise Abandoned
@@ -150,7 +153,7 @@ class SnapshotArchive:
             identity = (status.st_ino, status.st_size, status.st_mtime_ns)
             digest = seen[identity] = self._digests.get(identity) or _digest(path)
             files.append(SnapshotFile(path.name, digest))
-            if digest not in there:
+            if there.get(digest) != status.st_size:
                 self._filesystem.put_file(str(path), self._file(digest))
                 sent += status.st_size
                 fault_point("snapshot.file-uploaded")
@@ -167,11 +170,11 @@ class SnapshotArchive:
         """Remove all but the youngest snapshots, and then what none of them names."""
         kept = self.manifests()[:_KEPT]
         names = {_name_of(msgspec.json.encode(manifest)) for manifest in kept}
-        for name in self._names(self.directory):
+        for name in self._names():
             if name.endswith(".json") and name not in names:
                 self._remove(f"{self.directory}/{name}")
         named = {file.digest for manifest in kept for file in manifest.files}
-        for digest in self._names(f"{self.directory}/files"):
+        for digest in self._sizes():
             path = self._file(digest)
             if digest not in named and now - self._written(path) > _RUBBISH_AFTER:
                 self._remove(path)
@@ -219,14 +222,26 @@ class SnapshotArchive:
     def _file(self, digest: str) -> str:
         return f"{self.directory}/files/{digest}"
 
-    def _names(self, directory: str) -> list[str]:
+    def _sizes(self) -> dict[str, int]:
+        """Return the files that are there, with their sizes."""
+        found = self._listed(f"{self.directory}/files")
+        return {_last(file["name"]): file["size"] for file in found}
+
+    def _names(self) -> list[str]:
+        return [_last(file["name"]) for file in self._listed(self.directory)]
+
+    def _listed(self, directory: str) -> list[dict[str, Any]]:
         # What was listed before may be remembered, and others write here too.
         self._filesystem.invalidate_cache()
         try:
-            found = self._filesystem.ls(directory, detail=False)
+            found: list[dict[str, Any]] = self._filesystem.ls(directory, detail=True)
         except FileNotFoundError:
             return []
-        return [path.rstrip("/").rpartition("/")[2] for path in found]
+        return found
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
 
 
 def _name_of(raw: bytes) -> str:
