@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -137,6 +138,31 @@ async def test_each_row_is_written_once_wherever_a_worker_dies(
     outside.cluster.finish()
 
     await outside.check(events)
+
+
+@pytest.mark.parametrize("point", ["intent.after-commit", "foreach.called"])
+async def test_a_worker_that_stalls_and_wakes_writes_nothing_twice(
+    outside: Outside, point: str
+) -> None:
+    await outside.kafka.create_topic("in", partitions=4)
+    events = make_events(400, seed=7)
+    await produce(outside.kafka, events)
+    stalled = outside.cluster.start(name="a", fault=f"{point}:5:stop")
+    await eventually(lambda: stalled.state == "T")
+    successor = outside.cluster.start(name="b")
+    # It has fenced the other one by then; SQLite may make it wait for that one's lock.
+    await eventually(lambda: successor.said(" is open after ") >= 4)
+    before = stalled.said("opens anew")
+    stalled.signal(signal.SIGCONT)
+    await eventually(lambda: stalled.said("opens anew") > before)
+
+    async def all_written() -> bool:
+        return len(await outside.rows()) == len(events)
+
+    await eventually(all_written)
+
+    await outside.check(events)
+    assert stalled.running
 
 
 @pytest.fixture
