@@ -13,7 +13,7 @@ import click
 from faust.cli.base import _Group
 from faust.cli.faust import cli as faust
 
-from streamapp.cli import audit, batches, dead_letters, drain, replay, reset  # noqa: F401  (they register themselves)
+from streamapp.cli import audit, batches, dead_letters, drain, migrate, replay, reset  # noqa: F401  (they register themselves)
 from streamapp.cli.root import HELP, OwnCommands, version_option
 
 __all__ = ["FaustCommands"]

@@ -34,7 +34,9 @@ class _Entry(NamedTuple):
 
 
 #: Own commands that take the application with -A, as Faust's do, and are among Faust's.
-_OF_APPLICATION = frozenset({"audit", "batches", "dead-letters", "drain", "replay", "reset"})
+_OF_APPLICATION = frozenset(
+    {"audit", "batches", "dead-letters", "drain", "migrate", "replay", "reset"}
+)
 
 _OWN = {
     "broker": _Entry(

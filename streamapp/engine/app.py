@@ -367,6 +367,7 @@ class App(faust.App):
             dead_letters,
             declared,
             drain,
+            migrate,
             replay,
             reset,
             worker,

@@ -23,7 +23,9 @@ from streamapp.engine.provision import (
     provision_classic,
     provision_late,
 )
+from streamapp.engine.readers import Readers
 from streamapp.engine.refusals import Refusals
+from streamapp.engine.renamed import refuse_renamed
 from streamapp.engine.topic import Topic
 from streamapp.errors import StreamappError, TopicError
 
@@ -76,6 +78,11 @@ class Provisioning(Service):
         app = self.app
         options = app.kafka_options()
         found = (await admin.describe_cluster())["cluster_id"] or ""
+        readers = Readers(options)
+        try:
+            await refuse_renamed(admin, readers, app.topologies())
+        finally:
+            await readers.close()
         topics = await provision(
             admin,
             app.topologies(),

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiokafka import TopicPartition
 
+from streamapp.engine.compacted import last_value
 from streamapp.engine.foreach import INTENT_KEY, Intent, decode_intent
 from streamapp.engine.marker import MARKER_KEY, Marker, decode_marker, decode_progress
 from streamapp.engine.progress import Opening
@@ -95,14 +96,14 @@ class Restore:
                 reader.begins([*compacted, *logs]),
                 reader.stable_ends([*compacted, *logs], self._name),
             )
-            found = await self._latest(reader, marks, MARKER_KEY, begins[marks], ends[marks])
+            found = await last_value(reader, marks, MARKER_KEY, begins[marks], ends[marks])
             marker = None if found is None else decode_marker(found[0], f"the marker {found[1]}")
             if marker is not None:
                 self._refuse_half_reset(marker)
                 await self._agreed(marker)
             if self._topology.presents:
                 span = begins[intents], ends[intents]
-                found = await self._latest(reader, intents, INTENT_KEY, *span)
+                found = await last_value(reader, intents, INTENT_KEY, *span)
                 self.intent = (
                     None if found is None else decode_intent(found[0], f"the intent {found[1]}")
                 )
@@ -120,31 +121,6 @@ class Restore:
                 f"the task {self._name} is being reset, or its reset was interrupted: wait for it to end, or run it "
                 f"again: streamapp reset {self._topology.name}"
             )
-
-    @staticmethod
-    async def _latest(
-        reader: Reader, tp: TopicPartition, key: bytes, begin: int, end: int
-    ) -> tuple[bytes, str] | None:
-        """Return the last value of a key, and where it is for a message.
-
-        Read backwards from the end in growing steps: the topic is compacted, its tail is short.
-        """
-        step = 64
-        start = end
-        while start > begin:
-            start = position = max(begin, end - step)
-            step *= 16
-            found = None
-            reader.read(tp, start)
-            while position < end:
-                fetched, positions = await reader.fetch(tp)
-                position = positions[tp]
-                for record in fetched.get(tp, ()):
-                    if record.key == key and record.value is not None:
-                        found = record
-            if found is not None:
-                return found.value, f"{tp.topic}[{tp.partition}] at offset {found.offset}"
-        return None
 
     async def _check_source(self, reader: Reader) -> None:
         """Refuse a source that ends before what was read of it: waiting for the rest is for ever."""

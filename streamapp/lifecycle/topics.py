@@ -58,6 +58,7 @@ async def grow_topics(reader: LedgerReader, topology: Topology) -> None:
     names = [
         topology.checkpoint_topic,
         topology.ledger_topic,
+        topology.intents_topic,
         *(topology.changelog(table.name) for table in topology.tables),
     ]
     short = [name for name in names if 0 < len(await reader.partitions(name)) < tasks]
