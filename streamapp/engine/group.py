@@ -32,6 +32,7 @@ from streamapp.engine.assignment import Member
 from streamapp.engine.assignor import TaskAssignor
 from streamapp.engine.checkpoint import Surroundings
 from streamapp.engine.fetching import WholeBatches
+from streamapp.engine.membership import Membership
 from streamapp.engine.producer import OutputProducer
 from streamapp.engine.progress import Recovery
 from streamapp.engine.readers import Readers
@@ -42,7 +43,7 @@ from streamapp.engine.snapshots import Snapshots
 from streamapp.engine.standby import Standby
 from streamapp.engine.stores import TaskStores
 from streamapp.engine.topology import Topology
-from streamapp.errors import ConfigurationError, StreamappError, TopicError
+from streamapp.errors import StreamappError, TopicError
 from streamapp.state.store import StoreMemory
 
 __all__ = ["Group"]
@@ -51,10 +52,6 @@ log = logging.getLogger(__name__)
 
 #: How long a fetch waits for records, in milliseconds.
 _POLL_MS = 100
-#: A named worker that is replaced so often in so many session timeouts is not alone with its name. One
-#: that stalls is replaced after a session timeout at the earliest, so never as often as that.
-_REPLACED_MOST = 3
-_REPLACED_WITHIN = 2.0
 #: While everything is paused nothing is polled; that must not end the membership.
 _NEVER_MS = 2**31 - 1
 #: For how long the last answer to a fetch says what a partition holds, in milliseconds.
@@ -106,25 +103,18 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         self.opening = opening
         self.recovery = recovery
         self.readers = Readers(kafka_options)
-        self.output = OutputProducer(kafka_options, settings, surroundings.limits, self._may_send)
+        self.membership = Membership(
+            topology.group, settings.session_timeout, instance, lambda: self.output.close()
+        )
+        self.output = OutputProducer(
+            kafka_options, settings, surroundings.limits, self.membership.may_send
+        )
         self.once = once
-        self.epoch = 0
         self.runners: dict[int, TaskRunner] = {}
         self._assigned: set[int] = set()
         self._instance = instance
         self._failed = failed
         self.make_topics = make_topics
-        self._generation = -1
-        self._member: str | None = None
-        #: When the group was found to have replaced this member.
-        self._replaced: list[float] = []
-        self._confirming: asyncio.Task[bool] | None = None
-        #: When this process was last seen at work; up to which epoch others may have its tasks, since
-        #: it was still for too long in it; and whether output of that epoch may be on its way.
-        self._alive = time.monotonic()
-        self._doubted = -1
-        self._output_doubted = False
-        self._dropping: asyncio.Task[None] | None = None
         self._awake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._closing: dict[int, asyncio.Task[None]] = {}
@@ -160,6 +150,11 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ its life
 
+    @property
+    def epoch(self) -> int:
+        """The number of the assignment: what was begun under another one is void."""
+        return self.membership.epoch
+
     async def start(self) -> None:
         """Join the group; tasks start, and standbys follow, as partitions are assigned."""
         settings = self.settings
@@ -181,6 +176,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             partition_assignment_strategy=(self._assignor,),
         )
         await asyncio.to_thread(self.stores.survey)
+        self.membership.joins(self.consumer)
         await self.consumer.start()
         whole_batches = WholeBatches(self.consumer)
         self.consumer.subscribe([source.name for source in self.topology.sources], listener=self)
@@ -197,7 +193,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         """
         # A rebalance may go on meanwhile, and end in an assignment: nothing is started by it.
         self._stopped = True
-        self.epoch += 1
+        self.membership.revoked()
         await self._each(runner.close() for runner in self.runners.values())
         self.runners = {}
         if self._loop_task is not None:
@@ -207,11 +203,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.wait(self._closing.values())
         await self.standby.stop()
         self.stores.close_all()
-        if self._confirming is not None:
-            self._confirming.cancel()
-            await asyncio.wait({self._confirming})
-        if self._dropping is not None:
-            await self._dropping
+        await self.membership.close()
         await self.output.close()
         await self.readers.close()
         if self.consumer is not None:
@@ -247,7 +239,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Finish or abort the batches at hand; producers and stores stay for what comes back."""
-        self.epoch += 1
+        self.membership.revoked()
         if revoked:
             log.info("%s: %d partitions revoked", self.topology.name, len(revoked))
         bound = self.settings.rebalance_timeout / 2
@@ -266,17 +258,15 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         if assigned:
             self.consumer.pause(*assigned)
-        self.epoch += 1
-        self._generation = seams.generation(self.consumer)
+        self.membership.assigned()
         self._assigned = {tp.partition for tp in assigned}
         log.info(
             "%s: generation %d, tasks %s",
             self.topology.name,
-            self._generation,
+            self.membership.generation,
             sorted(self._assigned),
         )
         self._check_grown(assigned)
-        self._check_replaced(seams.member_id(self.consumer))
         for partition in set(self.runners) - self._assigned:
             self._close_later(self.runners.pop(partition))
         assignor = self._assignor
@@ -288,23 +278,6 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
                 runner = TaskRunner(self, partition, after=self._closing.get(partition))
                 self.runners[partition] = runner
             runner.start(self.epoch)
-
-    def _check_replaced(self, member: str) -> None:
-        """Notice a second worker of this name on another host: each replaces the other, for ever.
-
-        A rebalance leaves a member its id; it has a new one when the group had dropped it.
-        """
-        now = time.monotonic()
-        within = _REPLACED_WITHIN * self.settings.session_timeout
-        if self._member not in (None, member):
-            self._replaced = [at for at in self._replaced if now - at < within] + [now]
-        self._member = member
-        if self._instance is not None and len(self._replaced) >= _REPLACED_MOST:
-            raise ConfigurationError(
-                f"the group {self.topology.group} has replaced the worker {self._instance} "
-                f"{len(self._replaced)} times within {within:.0f} s: another worker has the same --name on another "
-                "host; give each worker its own name"
-            )
 
     def _check_grown(self, assigned: set[TopicPartition]) -> None:
         for tp in assigned:
@@ -335,57 +308,6 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         used = self.runners.keys() | self._closing.keys() | self.standby.tasks
         if partition not in used:
             self.stores.close(partition)
-
-    async def confirmed(self, epoch: int) -> bool:
-        """Ask the coordinator whether this member still has its assignment; one request for all tasks."""
-        if epoch != self.epoch or self.consumer is None:
-            return False
-        if self._confirming is None or self._confirming.done():
-            self._confirming = asyncio.get_running_loop().create_task(
-                seams.heartbeat(self.consumer, self._generation)
-            )
-        try:
-            member = await asyncio.shield(self._confirming) and epoch == self.epoch
-        except KafkaError as error:
-            log.warning("%s: the group does not answer: %s", self.topology.name, error)
-            return False
-        if member:
-            self._doubted, self._output_doubted = -1, False
-        return member
-
-    async def still_here(self, epoch: int) -> bool:
-        """Whether a task may let something out, under its assignment, that no fence holds back.
-
-        A process that was still for a session timeout (stopped, swapped out, its host suspended) has
-        to ask the group first: another worker may have its tasks by now.
-        """
-        self._live()
-        return epoch > self._doubted or await self.confirmed(epoch)
-
-    async def _may_send(self) -> bool:
-        """Whether a request with output may leave; without the group's word it is dropped for good."""
-        self._live()
-        if not self._output_doubted or await self.confirmed(self._doubted):
-            return True
-        if self._dropping is None:
-            # Not here: this runs in the producer that is closed.
-            self._dropping = asyncio.get_running_loop().create_task(self._drop_output())
-        return False
-
-    async def _drop_output(self) -> None:
-        await self.output.close()
-        self._output_doubted, self._dropping = False, None
-
-    def _live(self) -> None:
-        now = time.monotonic()
-        if now - self._alive > self.settings.session_timeout:
-            log.warning(
-                "%s: nothing was done for %.1f s, longer than the session timeout: the group is asked who has the tasks",
-                self.topology.name,
-                now - self._alive,
-            )
-            self._doubted, self._output_doubted = self.epoch, True
-        self._alive = now
 
     # ------------------------------------------------------------------ offsets
 
@@ -438,7 +360,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _fetch(self, consumer: AIOKafkaConsumer, whole_batches: WholeBatches) -> None:
         while True:
-            self._live()
+            self.membership.live()
             self._awake.clear()
             ready = {
                 tp: runner

@@ -283,7 +283,7 @@ class TaskRunner:
     async def _open_behind_a_fence(self, opening: Opening) -> None:
         began = time.monotonic()
         # A zombie must not fence the rightful owner: the group says whether this is it.
-        if not await self._group.confirmed(self.epoch):
+        if not await self._group.membership.confirmed(self.epoch):
             await self._pause(self._backoff(0))
             raise (
                 _Revoked
@@ -487,7 +487,7 @@ class TaskRunner:
         if unknown:
             await self._group.make_topics(unknown)
         if self._settings.guarantee is Guarantee.AT_LEAST_ONCE:
-            if not await self._group.still_here(self.epoch):
+            if not await self._group.membership.still_here(self.epoch):
                 raise TaskClosed("others may have its partitions by now")
             await self._group.output.send(
                 checkpoint.leaving(self._topology), keyless=checkpoint.marker.sequence

@@ -72,10 +72,12 @@ def test_on_a_terminal_it_is_rewritten_and_ended(
 def test_a_summary_has_a_line_of_its_own_on_a_terminal(kafka: BrokerUnderTest, tmp_path: Path):
     log = tmp_path / "x.log"
     log.write_bytes(b"line\n" * 30)
-    command = [sys.executable, "-m", "streamapp", "ingest", "file", str(log), "--rate", "20"]
+    command = [sys.executable, "-m", "streamapp", "ingest", "file", "x.log", "--rate", "20"]
     command += ["--topic", kafka.topic("lines"), "--bootstrap", kafka.bootstrap]
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, stderr=theirs, env={**os.environ, "TERM": "xterm"})
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=theirs, env={**os.environ, "TERM": "xterm"}
+    )
     os.close(theirs)
     said = b""
     try:
@@ -88,6 +90,6 @@ def test_a_summary_has_a_line_of_its_own_on_a_terminal(kafka: BrokerUnderTest, t
         process.kill()
     assert process.wait() in (0, -9), said
     *_, progress, summary, end = said.decode().split("\r\n")
-    assert f"{log}: " in progress.split(CLEAR_LINE)[-1]
+    assert "x.log: " in progress.split(CLEAR_LINE)[-1]
     assert summary.startswith("30 lines of")
     assert end == ""

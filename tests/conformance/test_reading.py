@@ -14,7 +14,7 @@ from tests.polling import eventually
 
 
 async def test_records_come_back_as_they_were_written(kafka: BrokerUnderTest) -> None:
-    topic = await kafka.create_topic("t")
+    topic = await kafka.create_topic("t", retention_ms=-1)
     async with producer(kafka) as client:
         await client.send_and_wait(
             topic, b"value", key=b"key", headers=[("a", b"1"), ("a", b"2")], timestamp_ms=1234

@@ -99,10 +99,10 @@ MUTANTS = (
         "reads first and fences then",
         "engine/runner.py",
         (
-            ("        await self._producer.open()\n", ""),
+            ("await self._producer.open()\n", "pass\n"),
             (
-                "        self.restored = restore.records\n",
-                "        await self._producer.open()\n        self.restored = restore.records\n",
+                "self.restored = restore.records\n",
+                "await self._producer.open(); self.restored = restore.records\n",
             ),
         ),
     ),
@@ -128,7 +128,7 @@ MUTANTS = (
         5,
         "fences without asking the group",
         "engine/runner.py",
-        (("if not await self._group.confirmed(self.epoch):", "if not self.epoch:"),),
+        (("if not await self._group.membership.confirmed(self.epoch):", "if not self.epoch:"),),
     ),
     Mutant(
         6,

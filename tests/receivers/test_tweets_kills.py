@@ -182,13 +182,13 @@ def here(kafka: BrokerUnderTest) -> tuple[str, str]:
     return kafka.bootstrap, kafka.topic("tweets")
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_killed_three_times(here: tuple[str, str], tmp_path: Path):
     faults = [Fault(50, "reset"), Fault(120, "half-line"), Fault(200, "duplicate")]
     await asyncio.to_thread(run, here, tmp_path, 600, 3, faults)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_what_search_cannot_find_again_is_not_lost_with_a_log(
     here: tuple[str, str], tmp_path: Path
 ):
