@@ -258,7 +258,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         if assigned:
             self.consumer.pause(*assigned)
-        self.membership.assigned()
+        stayed = self.membership.assigned()
         self._assigned = {tp.partition for tp in assigned}
         log.info(
             "%s: generation %d, tasks %s",
@@ -277,7 +277,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             if runner is None:
                 runner = TaskRunner(self, partition, after=self._closing.get(partition))
                 self.runners[partition] = runner
-            runner.start(self.epoch)
+            runner.start(self.epoch, stayed)
 
     def _check_grown(self, assigned: set[TopicPartition]) -> None:
         for tp in assigned:

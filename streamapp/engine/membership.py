@@ -2,7 +2,7 @@
 
 aiokafka has no word for a member that was dropped, and a process does not notice that it was stopped.
 So assignments are counted (the *epoch*), the group is asked before anybody is fenced, and a worker that
-did nothing for a session timeout asks before it lets out what no fence holds back.
+did nothing for too long asks before it lets out what no fence holds back.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 #: that stalls is replaced after a session timeout at the earliest, so never as often as that.
 _REPLACED_MOST = 3
 _REPLACED_WITHIN = 2.0
+#: The part of a session timeout after which a member that did nothing may have been replaced: its last
+#: heartbeat was some time before.
+_DOUBTFUL = 0.5
 
 
 class Membership:
@@ -73,16 +76,20 @@ class Membership:
         """The assignment holds no more."""
         self.epoch += 1
 
-    def assigned(self) -> None:
-        """There is a new assignment.
+    def assigned(self) -> bool:
+        """There is a new assignment; return whether this member was in the group all the time.
+
+        A member that missed a generation of the group was dropped meanwhile: what it is assigned
+        now may have been another worker's, and have gone on there.
 
         Raises:
             ConfigurationError: another worker of this name replaces this one again and again.
         """
         assert self._consumer is not None
         self.epoch += 1
-        self.generation = seams.generation(self._consumer)
+        before, self.generation = self.generation, seams.generation(self._consumer)
         self._check_replaced(seams.member_id(self._consumer))
+        return self.generation == before + 1
 
     def _check_replaced(self, member: str) -> None:
         """Notice a second worker of this name on another host: each replaces the other, for ever.
@@ -120,7 +127,7 @@ class Membership:
     async def still_here(self, epoch: int) -> bool:
         """Whether a task may let something out, under its assignment, that no fence holds back.
 
-        A process that was still for a session timeout (stopped, swapped out, its host suspended) has
+        A process that was still for so long that it may have missed its heartbeats (stopped, swapped out, its host suspended) has
         to ask the group first: another worker may have its tasks by now.
         """
         self.live()
@@ -143,9 +150,9 @@ class Membership:
     def live(self) -> None:
         """Take note that this process is at work; to be called often."""
         now = time.monotonic()
-        if now - self._alive > self._session_timeout:
+        if now - self._alive > _DOUBTFUL * self._session_timeout:
             log.warning(
-                "%s: nothing was done for %.1f s, longer than the session timeout: the group is asked who has the tasks",
+                "%s: nothing was done for %.1f s, and others may have the tasks: the group is asked before output leaves",
                 self._group,
                 now - self._alive,
             )

@@ -62,8 +62,8 @@ class TaskRunner:
     """Runs one task of one topology, from its first open to its close.
 
     It outlives rebalances: a task whose partitions come straight back keeps its producer and its
-    store, and begins where it last committed. Whoever had it in between has fenced the producer, so
-    the first transaction fails then, and the task opens anew.
+    store, and begins where it last committed. Should anybody have had it in between after all, the
+    producer is fenced, the first transaction fails, and the task opens anew.
 
     Arguments:
         after: closes the runner that had the partition before.
@@ -99,6 +99,8 @@ class TaskRunner:
         #: Why an agent's error policy has stopped it.
         self.stopped: AgentStopped | None = None
         self.epoch = -1
+        #: Whether nobody else can have had the task since it was opened.
+        self._own = False
         self.checkpoints = 0
         #: Changelog records that its last open restored.
         self.restored = 0
@@ -113,9 +115,14 @@ class TaskRunner:
 
     # ------------------------------------------------------------------ its life
 
-    def start(self, epoch: int) -> None:
-        """Go to work under an assignment."""
+    def start(self, epoch: int, stayed: bool = False) -> None:
+        """Go to work under an assignment.
+
+        Arguments:
+            stayed: nobody else can have had the task since it was parked: it goes on as it is.
+        """
         self.epoch = epoch
+        self._own = self._own and stayed
         self._stopping = asyncio.Event()
         self._buffers = {}
         self._runs = asyncio.get_running_loop().create_task(self._run(), name=f"task {self.name}")
@@ -230,10 +237,11 @@ class TaskRunner:
         while not self._stopping.is_set() and self.stopped is None:
             before = self.checkpoints
             try:
-                if not self._producer.is_open or self.task is None:
+                if not self._own or not self._producer.is_open or self.task is None:
                     self._opening = True
                     try:
                         await self._open()
+                        self._own = True
                     finally:
                         self._opening = False
                 await self._seek()
