@@ -58,6 +58,7 @@ class Membership:
         self._drop_output = drop_output
         self._consumer: AIOKafkaConsumer | None = None
         self._confirming: asyncio.Task[bool] | None = None
+        self._asked = self._stalled = float("-inf")
         self._member: str | None = None
         #: When the group was found to have replaced this member.
         self._replaced: list[float] = []
@@ -109,20 +110,27 @@ class Membership:
 
     async def confirmed(self, epoch: int) -> bool:
         """Ask the coordinator whether an assignment still holds; one request for all tasks."""
-        if epoch != self.epoch or self._consumer is None:
-            return False
-        if self._confirming is None or self._confirming.done():
-            self._confirming = asyncio.get_running_loop().create_task(
-                seams.heartbeat(self._consumer, self.generation)
-            )
-        try:
-            member = await asyncio.shield(self._confirming) and epoch == self.epoch
-        except KafkaError as error:
-            log.warning("%s: the group does not answer: %s", self._group, error)
-            return False
-        if member:
+        while True:
+            if epoch != self.epoch or self._consumer is None:
+                return False
+            if self._confirming is None or self._confirming.done():
+                self._asked = time.monotonic()
+                self._confirming = asyncio.get_running_loop().create_task(
+                    seams.heartbeat(self._consumer, self.generation)
+                )
+            asked = self._asked
+            try:
+                member = await asyncio.shield(self._confirming)
+            except KafkaError as error:
+                log.warning("%s: the group does not answer: %s", self._group, error)
+                return False
+            # The answer to what was asked before this process stood still says nothing of now.
+            if asked >= self._stalled:
+                break
+        if member and epoch == self.epoch:
             self._doubted, self._output_doubted = -1, False
-        return member
+            return True
+        return False
 
     async def still_here(self, epoch: int) -> bool:
         """Whether a task may let something out, under its assignment, that no fence holds back.
@@ -157,6 +165,7 @@ class Membership:
                 now - self._alive,
             )
             self._doubted, self._output_doubted = self.epoch, True
+            self._stalled = now
         self._alive = now
 
     async def close(self) -> None:
