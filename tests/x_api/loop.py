@@ -29,9 +29,13 @@ class FastLoop(asyncio.SelectorEventLoop):
     Args:
         factor: how many times as fast as the real clock it runs, instead of jumping.
         origin: the real monotonic time at which the two clocks agreed; now by default.
+        grace: as `GRACE`; more of it where a machine that is busy must not lose the first moments.
     """
 
-    def __init__(self, factor: float | None = None, origin: float | None = None) -> None:
+    def __init__(
+        self, factor: float | None = None, origin: float | None = None, grace: float = GRACE
+    ) -> None:
+        self._grace = grace
         self._factor = factor
         self._origin = time.monotonic() if origin is None else origin
         self._ahead = 0.0
@@ -61,9 +65,9 @@ class FastLoop(asyncio.SelectorEventLoop):
             return self._waits(timeout)
         if self._factor is not None:
             return self._waits(timeout / self._factor)
-        ready = self._waits(min(timeout, GRACE))
-        if not ready and timeout > GRACE:
-            self._ahead += timeout - GRACE
+        ready = self._waits(min(timeout, self._grace))
+        if not ready and timeout > self._grace:
+            self._ahead += timeout - self._grace
         return ready
 
 

@@ -22,7 +22,7 @@ def fast(scenario: Callable[[], Awaitable[Result]]) -> Result:
     async def run() -> Result:
         return await scenario()
 
-    with asyncio.Runner(loop_factory=FastLoop) as runner:
+    with asyncio.Runner(loop_factory=lambda: FastLoop(grace=0.02)) as runner:
         return runner.run(run())
 
 
