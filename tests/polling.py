@@ -10,7 +10,7 @@ from typing import TypeVar, overload
 
 Answer = TypeVar("Answer")
 
-PATIENCE = 60.0
+PATIENCE = 90.0
 """Seconds after which a condition is taken for never true: long, as machines may be busy."""
 
 
