@@ -46,8 +46,8 @@ lint: $(READY)  ## check style
 types: $(READY)  ## check types, strictly
 	$(BIN)/mypy
 
-bench: $(READY)  ## measure against bare loops, each pair in one run, and how fast a worker comes back
-	@status=0; for part in bench bench.tweets bench.restore bench.reopen; do \
+bench: $(READY)  ## measure against bare loops, each pair in one run, how fast a worker comes back, and rebalances
+	@status=0; for part in bench bench.tweets bench.restore bench.reopen bench.rebalance; do \
 		$(BIN)/python -m $$part || status=1; done; exit $$status
 
 day: $(READY)  ## run a day of event time in ten minutes, and see that nothing grows

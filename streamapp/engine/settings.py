@@ -60,7 +60,8 @@ class EngineSettings:
     commit_deadline: float = 30.0
     session_timeout: float = 10.0
     receiver_timeout: float = 6.0
-    heartbeat_interval: float = 3.0
+    #: A rebalance begins with the next heartbeat of those that stay: what a worker had that leaves, waits for it.
+    heartbeat_interval: float = 1.0
     rebalance_timeout: float = 60.0
     replication: int = -1
     compression: str | None = None
