@@ -147,8 +147,11 @@ def measure(bootstrap: str, tasks: int) -> dict[str, Any]:
         first = Watched(name, bootstrap, tasks, Path(state) / "a")
         try:
             until(lambda: first.open == every, first)
+            # The first line is of a worker that has joined, and has nothing yet.
+            opening = first.history[-1][0] - first.history[1][0]
             settle()
-            figures: dict[str, Any] = {"tasks": tasks, "sockets": first.sockets}
+            figures: dict[str, Any] = {"tasks": tasks, "opening": opening}
+            figures["sockets"] = first.sockets
             figures["mebibytes"] = first.mebibytes
             joined = time.monotonic()
             changes = len(first.history)
@@ -200,6 +203,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in (
         "tasks",
+        "all open, s",
         "join: stays, s",
         "moves, s",
         "leave: stays, s",
@@ -211,6 +215,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(
             str(row["tasks"]),
+            f"{row['opening']:.2f}",
             *(f"{row[why][what]:.2f}" for why in ("join", "leave") for what in ("stays", "moves")),
             str(row["sockets"]),
             f"{row['mebibytes']:.0f}",

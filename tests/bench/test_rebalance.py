@@ -45,4 +45,5 @@ def test_a_worker_joins_and_leaves() -> None:
     assert figures["tasks"] == 4
     assert figures["join"]["moves"] > 0
     assert figures["leave"]["moves"] > 0
+    assert figures["opening"] > 0
     assert figures["sockets"] > 4
