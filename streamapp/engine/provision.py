@@ -48,6 +48,8 @@ _CHANGELOG = {
     "delete.retention.ms": str(TOMBSTONES_KEPT),
 }
 _MARKERS = {"cleanup.policy": "compact", "segment.bytes": str(16 << 20)}
+#: An intent names each record of its batch that could not be decoded.
+_INTENTS = {**_MARKERS, "max.message.bytes": str(16 << 20)}
 
 
 @dataclass(slots=True)
@@ -103,7 +105,7 @@ def wanted_topics(
             wanted.setdefault(key_by.name, _of_topic(key_by))
         wanted[topology.checkpoint_topic] = Wanted(topology.checkpoint_topic, tasks, dict(_MARKERS))
         if topology.presents:
-            wanted[topology.intents_topic] = Wanted(topology.intents_topic, tasks, dict(_MARKERS))
+            wanted[topology.intents_topic] = Wanted(topology.intents_topic, tasks, dict(_INTENTS))
         retention = str(round(settings.ledger_retention * 1000))
         wanted[topology.ledger_topic] = Wanted(
             topology.ledger_topic, tasks, {"retention.ms": retention}

@@ -164,6 +164,29 @@ async def test_intents_that_would_be_deleted_by_age_are_refused(
         await run_once(presenting(kafka, tmp_path, []))
 
 
+async def test_a_large_batch_of_which_nearly_nothing_can_be_read_is_presented(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    given: list[list[int]] = []
+    await kafka.create_topic("in", partitions=1)
+    app = make_app(kafka, tmp_path)
+    source = app.topic(kafka.topic("in"), value_type=int, partitions=1)
+    count = 180_000  # their offsets are more than a megabyte
+
+    @app.foreach_batch(source, within=60.0, max_records=count)
+    async def keep(batch: Batch) -> None:
+        given.append(batch.values)
+
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+        for _ in range(count - 1):
+            await producer.send(kafka.topic("in"), b"?", partition=0)
+        await producer.send_and_wait(kafka.topic("in"), b"7", partition=0)
+    async with running(app):
+        await eventually(lambda: bool(given) or app.failure is not None)
+
+    assert given == [[7]]
+
+
 async def test_at_least_once_announces_nothing(kafka: BrokerUnderTest, tmp_path: Path) -> None:
     given: Given = []
     await kafka.create_topic("in", partitions=1)

@@ -6,6 +6,7 @@ It is configured by the environment. Rows have no unique key, so that one which 
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def build(
     else:
         sink, keep_in = SqliteSink(place, prefix), keep_in_sqlite
 
-    # A batch within 20 ms, so that there are many; one of 5 records at least now and then.
-    @app.foreach_batch(events, within=0.02, max_records=20)
+    # Each process cuts otherwise: what comes again is the same for no other reason than the intent.
+    @app.foreach_batch(events, within=0.02, max_records=random.randrange(5, 40))
     async def keep(batch: Batch) -> None:
         line = msgspec.json.encode([batch.id, [event.n for event in batch]]) + b"\n"
         with presented.open("ab", buffering=0) as file:
