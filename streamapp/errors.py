@@ -8,6 +8,7 @@ __all__ = [
     "AgentError",
     "AgentFailed",
     "AgentStopped",
+    "BatchEnded",
     "ConfigurationError",
     "DamagedStoreError",
     "DecodeError",
@@ -68,6 +69,10 @@ class SinkError(StreamappError):
 
 class AgentError(StreamappError):
     """An agent ended in a way that is no error of its own code."""
+
+
+class BatchEnded(StreamappError):
+    """Something that an agent started outlived its batch, and used a table or sent a record then."""
 
 
 class AgentFailed(StreamappError):

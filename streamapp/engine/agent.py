@@ -174,7 +174,10 @@ class AgentRun:
         Raises:
             Exception: whatever the agent raised; the next call starts the agent anew.
         """
-        if self._task is None or self._task.done():
+        if self._task is not None and self._task.done():
+            self._report("between its batches")
+            self._task = None
+        if self._task is None:
             self._batches = Batches()
             self._task = asyncio.get_running_loop().create_task(
                 self._run(self._batches), name=f"agent {self.agent.name}", context=self._context
@@ -211,8 +214,7 @@ class AgentRun:
         Raises:
             AgentError: it catches every cancellation and goes on.
         """
-        task, self._task = self._task, None
-        if task is None:
+        if (task := self._task) is None:
             return
         for _ in range(_CANCELLATIONS):
             if task.done():
@@ -220,10 +222,17 @@ class AgentRun:
             task.cancel()
             # Again, when it catches the cancellation and waits on.
             await asyncio.wait({task}, timeout=_CANCEL_EVERY)
-        if not task.done():
+        done = task.done()
+        if done:
+            self._report("while it was stopped")
+        self._task = None
+        if not done:
             raise AgentError(
                 f"the batch agent {self.agent.name} was cancelled {_CANCELLATIONS} times and goes on: it may catch "
                 "CancelledError to clean up, and has to end then"
             )
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("the batch agent %s: %r while it was stopped", self.agent.name, error)
+
+    def _report(self, when: str) -> None:
+        task = self._task
+        if task is not None and not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("the batch agent %s: %r %s", self.agent.name, error, when)

@@ -15,7 +15,7 @@ from typing import Final
 
 from aiokafka.errors import KafkaError
 
-from streamapp.errors import AgentError, ConfigurationError, StoreError
+from streamapp.errors import AgentError, BatchEnded, ConfigurationError, StoreError
 from streamapp.supervision import Backoff, Budget, listed_for
 
 __all__ = ["ErrorPolicy", "OnError"]
@@ -62,6 +62,7 @@ _BUILT_IN: Final[Mapping[type[Exception], OnError]] = {
     PermissionError: OnError.SKIP_RECORD,
     # These hold for every record.
     ConfigurationError: OnError.ESCALATE,
+    BatchEnded: OnError.ESCALATE,
     StoreError: OnError.ESCALATE,
 }
 

@@ -16,6 +16,7 @@ from streamapp.engine.topic import Topic
 from streamapp.errors import ConfigurationError, TableError
 from streamapp.state.aggregates import Aggregate
 from streamapp.state.cursor import Cursor
+from streamapp.state.ended import Ended
 from streamapp.state.time import to_milliseconds
 from streamapp.state.windows import milliseconds
 
@@ -65,10 +66,10 @@ class Combiner:
     """The live side of a `KeyBy` in one task: partial aggregates of the batch at hand."""
 
     def __init__(self, key_by: KeyBy, outbox: Outbox, cursor: Cursor) -> None:
-        self._key_by = key_by
+        self.key_by = key_by
         self._outbox = outbox
-        self._cursor = cursor
-        self._partials: dict[int, dict[Any, Any]] = {}
+        self._cursor: Any = cursor
+        self._partials: Any = {}
 
     def add(self, key: Any, value: Any, at: int | None) -> None:
         """Combine a value into its key's partial, or send it on its own without an aggregation."""
@@ -76,14 +77,14 @@ class Combiner:
         if at is None:
             if cursor.index < 0:
                 raise TableError(
-                    f"there is no record at hand: {self._key_by.name}.add(key, value, at=time) says when it was"
+                    f"there is no record at hand: {self.key_by.name}.add(key, value, at=time) says when it was"
                 )
             at = cursor.times[cursor.index]
-        aggregate = self._key_by.aggregate
+        aggregate = self.key_by.aggregate
         if aggregate is None:
-            self._outbox.put(self._key_by.outgoing(key, value, timestamp=at / 1000))
+            self._outbox.put(self.key_by.outgoing(key, value, timestamp=at / 1000))
             return
-        pane = self._key_by.pane_ms
+        pane = self.key_by.pane_ms
         start = at - at % pane if pane else 0
         partials = self._partials.get(start)
         if partials is None:
@@ -95,16 +96,16 @@ class Combiner:
 
     def flush(self, latest: int) -> None:
         """Put the partials into the outbox; without panes they carry the `latest` event time."""
-        key_by, put = self._key_by, self._outbox.put
+        key_by, put = self.key_by, self._outbox.put
         for start, partials in self._partials.items():
             at = start if key_by.pane_ms else latest
             for key, partial in partials.items():
                 put(key_by.outgoing(key, partial)._replace(timestamp=at))
         self._partials = {}
 
-    def clear(self) -> None:
-        """Forget the batch."""
-        self._partials = {}
+    def end(self) -> None:
+        """The batch is over: nothing is added any more."""
+        self._cursor = self._partials = Ended(self.key_by.name)
 
 
 class KeyBy(Topic):

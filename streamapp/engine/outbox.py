@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from streamapp.errors import RecordError
+from streamapp.state.ended import Ended
 
 __all__ = ["Headers", "Outbox", "Outgoing", "no_partition"]
 
@@ -80,9 +81,10 @@ class Outbox:
         records, self.records = self.records, []
         return records
 
-    def clear(self) -> None:
-        """Drop the records."""
-        self.records = []
+    def end(self) -> None:
+        """The batch is over: what was not taken is dropped, and nothing is sent any more."""
+        ended: Any = Ended("a topic's send()")
+        self.records = ended
 
 
 def no_partition(topic: str, partition: int, count: int) -> RecordError:

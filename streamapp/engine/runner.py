@@ -327,7 +327,7 @@ class TaskRunner:
             if self._topology.presents:
                 self.task.announce = self._announce
         self.restored = restore.records
-        self.task.rolled_back()
+        await self.task.abort()
         self.task.restored(marker or Marker(), positions)
         self.task.announced(restore.intent)
         known = self.task.marker.sources
@@ -473,7 +473,7 @@ class TaskRunner:
                 raise
             except Exception as error:
                 fault = task.fault(error)
-                task.rolled_back()
+                await task.abort()
                 if task.store.damage is not None:
                     raise task.store.damage from error
                 instead, pause = self._errors.failed(part, fault)

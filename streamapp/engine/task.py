@@ -2,8 +2,8 @@
 
 It takes slices of source partitions, runs the agents over them, moves event time, closes windows,
 and hands out a `Checkpoint`: everything that the transaction publishes. What a batch wrote stays in
-overlays until `committed` says that the transaction is known to be committed, or `rolled_back` that
-it is not. The engine gives it Kafka, the test harness a log in memory; nothing here knows which.
+overlays until `committed` says that the transaction is known to be committed, or `abort` takes it
+back. The engine gives it Kafka, the test harness a log in memory; nothing here knows which.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from streamapp.errors import DecodeError, RecordError, StoreError
 from streamapp.state.cursor import Cursor
 from streamapp.state.plain import PlainState
 from streamapp.state.store import Store, TableWrites
-from streamapp.state.table import TaskWindows, WindowedTable
+from streamapp.state.table import Table, TaskWindows, WindowedTable
 
 __all__ = ["Task"]
 
@@ -59,12 +59,10 @@ class Task:
         self._settings = settings
         self._world = surroundings
         self._cursor = Cursor()
-        self._outbox = Outbox(
-            surroundings.limits, settings.max_record_bytes, surroundings.partitions
-        )
+        self._outbox = self._new_outbox()
         #: The live sides of its tables, by name.
         self.tables: dict[str, PlainState | TaskWindows] = {}
-        self._plain: list[PlainState] = []
+        self._plain: list[tuple[Table[Any], PlainState]] = []
         self._windowed: list[tuple[WindowedTable, TaskWindows]] = []
         self._combiners: list[Combiner] = []
         self._sources = {source.name: source for source in topology.sources}
@@ -84,8 +82,14 @@ class Task:
         self._batch: Batch | None = None
         self._in_window = False
         self._latest: int | None = None
+        for table in topology.tables:
+            state = table.open(store, self._cursor)
+            if isinstance(table, WindowedTable):
+                self._windowed.append((table, state))
+            else:
+                self._plain.append((table, state))
+        self._name_tables()
         self.context = copy_context()
-        self.context.run(self._bind)
         self._runs = [AgentRun(agent, self.context, self._emit) for agent in topology.agents]
 
     def __repr__(self) -> str:
@@ -96,20 +100,43 @@ class Task:
         """`topology/partition`."""
         return f"{self.topology.name}/{self.partition}"
 
+    def _new_outbox(self) -> Outbox:
+        world = self._world
+        return Outbox(world.limits, self._settings.max_record_bytes, world.partitions)
+
+    def _name_tables(self) -> None:
+        self.tables = {table.name: state for table, state in self._plain}
+        self.tables |= {table.name: windows for table, windows in self._windowed}
+
+    # ------------------------------------------------------------------ one attempt
+
+    # What an agent starts has a copy of the context that was the agent's then, and may go on when
+    # the batch is over (a sibling in an `asyncio.gather` of which one raised). So what is bound is
+    # bound for one attempt at one batch, and dead after it.
+
+    def _begin_attempt(self) -> None:
+        self._cursor, self._outbox = Cursor(), self._new_outbox()
+        for _, windows in self._windowed:
+            windows.follow(self._cursor)
+        self._combiners = [
+            Combiner(key_by, self._outbox, self._cursor) for key_by in self.topology.key_bys
+        ]
+        self.context.run(self._bind)
+
     def _bind(self) -> None:
         current_outbox.set(self._outbox)
-        for table in self.topology.tables:
-            state = table.open(self.store, self._cursor)
+        for table, state in (*self._plain, *self._windowed):
             table.bind(state)
-            self.tables[table.name] = state
-            if isinstance(table, WindowedTable):
-                self._windowed.append((table, state))
-            else:
-                self._plain.append(state)
-        for key_by in self.topology.key_bys:
-            combiner = Combiner(key_by, self._outbox, self._cursor)
-            key_by.bind(combiner)
-            self._combiners.append(combiner)
+        for combiner in self._combiners:
+            combiner.key_by.bind(combiner)
+
+    def _end_attempt(self) -> None:
+        self._outbox.end()
+        for combiner in self._combiners:
+            combiner.end()
+        self._plain = [(table, state.succeeded()) for table, state in self._plain]
+        self._windowed = [(table, windows.succeeded()) for table, windows in self._windowed]
+        self._name_tables()
 
     def _new_watermarks(self) -> Watermarks:
         sources = {
@@ -172,7 +199,7 @@ class Task:
 
     @property
     def _states(self) -> list[PlainState | TaskWindows]:
-        return [*self._plain, *(state for _, state in self._windowed)]
+        return list(self.tables.values())
 
     # ------------------------------------------------------------------ a batch
 
@@ -190,8 +217,17 @@ class Task:
             condemned: why the records go to the dead letters instead of to the agents.
 
         Raises:
-            Exception: what an agent raised, with `rolled_back` still to be called, and `fault` before.
+            Exception: what an agent raised, with `abort` still to be called, and `fault` before.
         """
+        self._begin_attempt()
+        try:
+            return await self._attempt(slices, caught_up, condemned)
+        finally:
+            self._end_attempt()
+
+    async def _attempt(
+        self, slices: Sequence[Slice], caught_up: Iterable[str], condemned: Fault | None
+    ) -> Checkpoint:
         began = time.perf_counter()
         now = self._world.clock()
         self._latest = None
@@ -233,7 +269,7 @@ class Task:
         return Checkpoint(marker, entry, outputs, writes)
 
     def fault(self, error: Exception) -> Fault:
-        """Return what `process` raised with where it was; to be asked before `rolled_back`."""
+        """Return what `process` raised with where it was; to be asked before `abort`."""
         batch, index = self._batch, self._cursor.index
         if batch is None:
             return Fault(error, in_window=self._in_window)
@@ -314,8 +350,11 @@ class Task:
         return data
 
     def _emit(self, agent: BatchAgent, value: Any) -> None:
+        # The agent's, not the task's: an agent may yield when it has no batch.
+        outbox = current_outbox.get()
+        assert outbox is not None
         for sink in agent.sinks:
-            self._outbox.put(sink.outgoing(None, value))
+            outbox.put(sink.outgoing(None, value))
 
     def _dead_letter(
         self, topic: str, record: Record, error: Exception, agent: BatchAgent | None = None
@@ -498,23 +537,20 @@ class Task:
         self._last_commit = took
         self._dead_letters = 0
 
-    def rolled_back(self) -> None:
-        """The batch did not happen: drop everything that it wrote."""
+    async def abort(self) -> None:
+        """The batch did not happen: drop everything that it wrote, and end all agents.
+
+        Also those that had done with it: what they remember of it in their local variables did not
+        happen either. They begin anew with the next batch.
+        """
         for state in self._states:
             state.rollback()
-        for combiner in self._combiners:
-            combiner.clear()
-        self._outbox.clear()
         self._cursor.clear()
         self._dead_letters = 0
         self._announcing = None
         self.watermarks.restore(self.marker.marks, self.marker.idle, self.marker.watermark)
-
-    async def abort(self) -> None:
-        """End the agents, wherever they are, and drop the batch."""
         for run in self._runs:
             await run.stop()
-        self.rolled_back()
 
     async def close(self) -> None:
         """End the agents and close the store."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from streamapp.errors import TableError
 from streamapp.state.codecs import Codec
+from streamapp.state.ended import Ended
 from streamapp.state.store import Store, TableWrites, prefix_of
 
 __all__ = ["PlainState"]
@@ -39,8 +41,8 @@ class PlainState:
         self._value = value
         self._default = default
         self._prefix = prefix_of(name)
-        self._values: dict[Any, Any] = {}
-        self._dirty: set[Any] = set()
+        self._values: Any = {}
+        self._dirty: Any = set()
 
     def __getitem__(self, key: Any) -> Any:
         value = self._values.get(key)
@@ -108,6 +110,12 @@ class PlainState:
         except Exception as error:
             raise TableError(f"{self.name}[{key!r}] cannot be stored: {error}") from error
         return writes
+
+    def succeeded(self) -> Self:
+        """Return the live side that goes on from here; this one is of a batch that is over."""
+        successor = copy(self)
+        self._values = self._dirty = Ended(f"the table {self.name!r}")
+        return successor
 
     def commit(self) -> None:
         """The overlay is in the store now."""

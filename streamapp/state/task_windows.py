@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -11,6 +12,7 @@ from streamapp.errors import TableError
 from streamapp.state.aggregates import Aggregate
 from streamapp.state.codecs import Codec
 from streamapp.state.cursor import Cursor
+from streamapp.state.ended import Ended
 from streamapp.state.store import Store
 from streamapp.state.time import to_milliseconds
 from streamapp.state.windowed import WindowedState
@@ -76,6 +78,19 @@ class TaskWindows(WindowedState):
         index = self._cursor.index
         if index >= 0 and (not self.late_records or self.late_records[-1] != index):
             self.late_records.append(index)
+
+    def follow(self, cursor: Cursor) -> None:
+        """Take another cursor's record for the one at hand."""
+        self._cursor = cursor
+
+    def succeeded(self) -> Self:
+        """Return the live side that goes on from here; this one is of a batch that is over."""
+        successor = copy(self)
+        ended: Any = Ended(f"the table {self.name!r}")
+        self._cursor = self._dirty = self._clean = self._live = ended
+        # Or an addition would be late, and silently dropped.
+        self._open_from = None
+        return successor
 
     def restored(self, closed_until: int | None) -> None:
         """Take up the state that the store holds; no record is late yet."""

@@ -194,7 +194,7 @@ class Worker:
                 )
             except Exception as error:
                 fault = task.fault(error)
-                task.rolled_back()
+                await task.abort()
                 if not self._error_policies:
                     raise
                 if not await self._failed(task, part, fault, parts):

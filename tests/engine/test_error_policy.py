@@ -8,7 +8,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from streamapp import Batches, ErrorPolicy, OnError
-from streamapp.errors import ConfigurationError, RecordError, StoreError, TableError
+from streamapp.errors import BatchEnded, ConfigurationError, RecordError, StoreError, TableError
 from tests.engine.tasks import an_app
 
 
@@ -31,6 +31,7 @@ class Flaky(ConnectionError):
         (RecordError("too large"), OnError.SKIP_RECORD),
         (TableError("cannot be stored"), OnError.SKIP_RECORD),
         (ConfigurationError("no such thing"), OnError.ESCALATE),
+        (BatchEnded("too late"), OnError.ESCALATE),
         (StoreError("broken"), OnError.ESCALATE),
     ],
 )

@@ -86,7 +86,7 @@ async def test_a_failure_takes_back_all_of_it_and_the_window_closes_again(tmp_pa
     await trial.step(json_records(["a"], 0, at=1_000))
     with pytest.raises(RuntimeError, match="no"):
         await trial.process(json_records(["a"], 1, at=12_000))
-    trial.task.rolled_back()
+    await trial.task.abort()
     assert trial.task.tables["seen"]["a"] == 0
     checkpoint = await trial.step(json_records(["a"], 1, at=12_000))
     assert data(checkpoint.outputs, "closed") == [(b"a", b"[0,1]")]

@@ -198,13 +198,13 @@ async def test_a_batch_that_is_rolled_back_leaves_no_trace(on_trial: Make) -> No
             junk = json_records("abcz", rough.task.marker.sources["events"], rough.now + 5_000)
             with pytest.raises(Fails):
                 await rough.process(junk)
-            rough.task.rolled_back()
+            await rough.task.abort()
             broken = False
         if random_.random() < 0.5:
             # Processed to the end, but the transaction failed; the next cut is another one.
             ahead = json_records("abcz", rough.task.marker.sources["events"], rough.now + 5_000)
             await rough.process(random_.choice([values, ahead]))
-            rough.task.rolled_back()
+            await rough.task.abort()
         found = await rough.process(values)
         rough.commit(found)
         # The keys of one window come in no particular order.
@@ -222,7 +222,7 @@ async def test_dead_letters_of_a_batch_that_failed_are_not_counted_twice(on_tria
     records = [Record(0, 0, None, b"{"), Record(1, 0, None, b'"fail"')]
     with pytest.raises(Fails):
         await trial.process(records)
-    trial.task.rolled_back()
+    await trial.task.abort()
     checkpoint = await trial.process([Record(0, 0, None, b"{"), Record(1, 0, None, b'"a"')])
     assert checkpoint.entry.dead_letters == 1
     assert [r.topic for r in checkpoint.outputs] == ["app-dead-letters", "out"]
@@ -254,7 +254,7 @@ async def test_a_batch_that_was_skipped_and_lost_is_not_seen_again(on_trial: Mak
     trial.commit(trial.task.skipping([part]))
     with pytest.raises(Fails):
         await trial.task.process([part])
-    trial.task.rolled_back()
+    await trial.task.abort()
     await trial.moved()
     await trial.step(["a"])
     assert trial.task.marker.sources == {"events": 3}
@@ -269,7 +269,7 @@ async def test_what_upstream_says_is_heard_though_the_batch_is_lost(on_trial: Ma
     records = [Record(i, r.timestamp or 0, r.key, r.value, r.headers) for i, r in enumerate(marks)]
     part = downstream.slice(records)
     downstream.commit(downstream.task.skipping([part]))
-    downstream.task.rolled_back()
+    await downstream.task.abort()
     assert downstream.task.marker.marks == {"app-k-by-key<send/0": 1_000_000}
 
 
@@ -515,7 +515,7 @@ async def test_marks_of_a_batch_that_failed_are_said_again(on_trial: Make) -> No
     trial = on_trial(app, topology="send")
     records = json_records(["a"], 0, at=5_000)
     first = await trial.process(records)
-    trial.task.rolled_back()
+    await trial.task.abort()
     assert (await trial.process(records)).outputs == first.outputs
 
 

@@ -136,7 +136,7 @@ MUTANTS = (
         "engine/runner.py",
         (
             (
-                "                fault = task.fault(error)\n                task.rolled_back()\n",
+                "                fault = task.fault(error)\n                await task.abort()\n",
                 "                fault = task.fault(error)\n",
             ),
         ),
