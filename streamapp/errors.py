@@ -13,6 +13,7 @@ __all__ = [
     "DamagedStoreError",
     "DecodeError",
     "ForeignStoreError",
+    "FullDiskError",
     "RecordError",
     "SinkError",
     "StoreError",
@@ -20,6 +21,7 @@ __all__ = [
     "TableError",
     "TaskClosed",
     "TopicError",
+    "TransactionTimedOut",
 ]
 
 
@@ -55,6 +57,10 @@ class DamagedStoreError(StoreError):
     """What a state store has on disk is not what was written: it is rebuilt from its changelogs."""
 
 
+class FullDiskError(StoreError):
+    """A state store has no room: it is opened again, and brought up to date, once there is some."""
+
+
 class TableError(StreamappError):
     """A table is used where or how it cannot be."""
 
@@ -85,3 +91,7 @@ class AgentStopped(StreamappError):
 
 class TaskClosed(StreamappError):
     """A task lost its place (fenced, revoked, an unknown outcome): what it had is dropped."""
+
+
+class TransactionTimedOut(TaskClosed):
+    """A transaction took longer than the broker lets one be open."""

@@ -16,15 +16,10 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
-    GroupAuthorizationFailedError,
     IllegalStateError,
-    InconsistentGroupProtocolError,
-    InvalidGroupIdError,
-    InvalidSessionTimeoutError,
     KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
-    TopicAuthorizationFailedError,
 )
 
 from streamapp.engine import seams
@@ -43,6 +38,7 @@ from streamapp.engine.snapshots import Snapshots
 from streamapp.engine.standby import Standby
 from streamapp.engine.stores import TaskStores
 from streamapp.engine.topology import Topology
+from streamapp.engine.troubles import Troubles
 from streamapp.errors import StreamappError, TopicError
 from streamapp.state.store import StoreMemory
 
@@ -58,14 +54,9 @@ _NEVER_MS = 2**31 - 1
 _FRESH_MS = 2_000
 #: What a fetch ends in when a rebalance comes in between.
 _IN_BETWEEN = (IllegalStateError, NoOffsetForPartitionError)
-#: What the group refuses however often it is asked.
-_REFUSALS = (
-    GroupAuthorizationFailedError,
-    InconsistentGroupProtocolError,
-    InvalidGroupIdError,
-    InvalidSessionTimeoutError,
-    TopicAuthorizationFailedError,
-)
+#: The first and the longest pause between two tries to read or to join, in seconds: within a session
+#: timeout, or the process would seem to have been still.
+_BACKOFF = (0.1, 2.0)
 
 
 class Group(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -115,6 +106,12 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         self._instance = instance
         self._failed = failed
         self.make_topics = make_topics
+        self._troubles = Troubles(
+            topology.name,
+            "the group is joined and read again",
+            f"the group {topology.group} cannot be joined or read",
+            _BACKOFF,
+        )
         self._awake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._closing: dict[int, asyncio.Task[None]] = {}
@@ -377,18 +374,16 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             except OffsetOutOfRangeError as error:
                 await self._jump(consumer, error.args[0])
                 continue
-            except _REFUSALS as error:
-                raise StreamappError(
-                    f"the group {self.topology.group} cannot be joined or read, {type(error).__name__}: {error}: see "
-                    "that its name is nobody else's, that its session timeout is one that the brokers allow, and "
-                    "that the worker may read the group and its topics"
-                ) from error
-            except KafkaError as error:
-                if not isinstance(error, _IN_BETWEEN):
-                    log.warning("%s: fetching: %s", self.topology.name, error)
+            except _IN_BETWEEN:
                 self._put_back(consumer, ready)
                 await self._wait()
                 continue
+            except KafkaError as error:
+                pause = self._troubles.failed(error)
+                self._put_back(consumer, ready)
+                await asyncio.sleep(pause)
+                continue
+            self._troubles.passed()
             for tp, runner in ready.items():
                 if not self._reads(runner, tp):
                     continue

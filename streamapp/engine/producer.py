@@ -8,7 +8,6 @@ batch and commits all the same.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
@@ -20,12 +19,10 @@ from aiokafka.partitioner import DefaultPartitioner
 from streamapp.engine import seams
 from streamapp.engine.outbox import Outgoing, no_partition
 from streamapp.engine.settings import EngineSettings
-from streamapp.errors import RecordError, TaskClosed
+from streamapp.errors import RecordError, TaskClosed, TransactionTimedOut
 from streamapp.faults import fault_point
 
 __all__ = ["OutputProducer", "TaskProducer", "discard"]
-
-log = logging.getLogger(__name__)
 
 _partition_of = DefaultPartitioner()
 #: How large a record batch may grow, in bytes, where the topic does not take less.
@@ -68,7 +65,7 @@ class _Batches:
                 call, so that they travel in one batch.
 
         Raises:
-            KafkaError: a delivery failed.
+            TaskClosed: a delivery failed.
             RecordError: a partition that is not there.
         """
         target: TopicPartition | None = None
@@ -127,10 +124,9 @@ class _Batches:
         errors = [(t, e) for t, _, future in self._futures if (e := future.exception()) is not None]
         if errors:
             target, error = errors[0]
-            log.error(
-                "a batch for %s[%d] was not delivered: %s", target.topic, target.partition, error
-            )
-            raise error
+            raise TaskClosed(
+                f"a batch for {target.topic}[{target.partition}] was not delivered: {type(error).__name__}: {error}"
+            ) from error
         ends: dict[TopicPartition, int] = {}
         for target, count, future in self._futures:
             ends[target] = max(ends.get(target, 0), future.result().offset + count)
@@ -197,12 +193,14 @@ class TaskProducer:
 
         Raises:
             TaskClosed: it is not known to be committed: fenced, refused, or of unknown outcome.
+            TransactionTimedOut: the same, after the time that the broker gives a transaction.
             RecordError: nothing was committed, and never will be: a partition is not there.
         """
         producer = self._producer
         if producer is None:
             raise TaskClosed(f"the producer {self._transactional_id} is not open")
         deadline = self._settings.commit_deadline
+        began = time.monotonic()
         try:
             await producer.begin_transaction()
             async with asyncio.timeout(deadline):
@@ -215,11 +213,18 @@ class TaskProducer:
         except BaseException as error:
             self._producer = None
             await asyncio.shield(discard(producer))
-            if isinstance(error, Exception) and not isinstance(error, RecordError):
-                raise TaskClosed(
-                    f"{self._transactional_id}: {type(error).__name__}: {error}"
-                ) from error
-            raise
+            if not isinstance(error, Exception) or isinstance(error, RecordError):
+                raise
+            # What follows a refusal hides it: deliveries without their partition in the transaction fail too.
+            cause = seams.transaction_error(producer) or error
+            message = f"{self._transactional_id}: {_described(cause)}"
+            took, timeout = time.monotonic() - began, self._settings.transaction_timeout
+            if took >= timeout:
+                raise TransactionTimedOut(
+                    f"{message}; the transaction took {took:.1f} s, and transaction_timeout is {timeout:g} s: where this "
+                    "stays, raise it, or lower max_records of the agents"
+                ) from cause
+            raise TaskClosed(message) from cause
         fault_point(f"{what}.after-commit")
         return ends
 
@@ -271,9 +276,7 @@ class OutputProducer:
         except Exception as error:
             if self._started is started:
                 await self.close()
-            raise TaskClosed(
-                f"output was not delivered: {type(error).__name__}: {error}"
-            ) from error
+            raise TaskClosed(f"output was not delivered: {_described(error)}") from error
 
     async def _start(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
@@ -302,3 +305,7 @@ class OutputProducer:
             producer = started.result()
             await discard(producer)
             seams.fail_deliveries(producer, ProducerClosed())
+
+
+def _described(error: BaseException) -> str:
+    return str(error) if isinstance(error, TaskClosed) else f"{type(error).__name__}: {error}"

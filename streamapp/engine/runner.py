@@ -30,13 +30,21 @@ from streamapp.engine.error_handling import ErrorHandling, ranges
 from streamapp.engine.foreach import INTENT_KEY, Intent
 from streamapp.engine.marker import MARKER_KEY, Marker, encode
 from streamapp.engine.outbox import Outgoing
+from streamapp.engine.pace import Pace
 from streamapp.engine.parts import Part
 from streamapp.engine.producer import TaskProducer
 from streamapp.engine.progress import Opening
 from streamapp.engine.restore import Restore
 from streamapp.engine.settings import Guarantee
 from streamapp.engine.task import Task
-from streamapp.errors import AgentStopped, DamagedStoreError, TaskClosed
+from streamapp.engine.troubles import Troubles
+from streamapp.errors import (
+    AgentStopped,
+    DamagedStoreError,
+    FullDiskError,
+    TaskClosed,
+    TransactionTimedOut,
+)
 from streamapp.faults import fault_point
 from streamapp.state.store import Store
 
@@ -96,6 +104,13 @@ class TaskRunner:
         self._opening = False
         self._after = after
         self._errors = ErrorHandling(group.topology, partition, group.settings)
+        self._troubles = Troubles(
+            self.name,
+            "it opens anew",
+            f"{self.name} cannot be opened or committed",
+            group.settings.backoff,
+        )
+        self._pace = Pace(group.topology.max_records, group.settings.transaction_timeout)
         #: Why an agent's error policy has stopped it.
         self.stopped: AgentStopped | None = None
         self.epoch = -1
@@ -233,9 +248,7 @@ class TaskRunner:
     # ------------------------------------------------------------------ opening
 
     async def _run(self) -> None:
-        failures = 0
         while not self._stopping.is_set() and self.stopped is None:
-            before = self.checkpoints
             try:
                 if not self._own or not self._producer.is_open or self.task is None:
                     self._opening = True
@@ -254,24 +267,22 @@ class TaskRunner:
                 self._buffers = {}
                 await self._drop_batch()
                 return
-            except (TaskClosed, KafkaError, OSError, DamagedStoreError) as error:
-                failures = 0 if self.checkpoints > before else failures + 1
-                pause = self._backoff(failures)
-                log.warning("%s: %s; it opens anew in %.1f s", self.name, error, pause)
+            except (TaskClosed, KafkaError, OSError, DamagedStoreError, FullDiskError) as error:
                 self._buffers = {}
                 await self._drop_batch()
+                pause = self._troubles.failed(error)
                 if isinstance(error, DamagedStoreError):
                     self.task = None
                     self._group.stores.replace(self.partition, error)
+                elif isinstance(error, FullDiskError):
+                    # RocksDB takes no writes any more until it is opened anew.
+                    self.task = None
+                    self._group.stores.close(self.partition)
                 await self._pause(pause)
             except Exception:
                 # What it has in memory is worth nothing now, also if an assignment comes before the end.
                 await self._drop_batch()
                 raise
-
-    def _backoff(self, failures: int) -> float:
-        first, longest = self._settings.backoff
-        return min(first * 2.0 ** min(failures, 32), longest)
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -292,7 +303,7 @@ class TaskRunner:
         began = time.monotonic()
         # A zombie must not fence the rightful owner: the group says whether this is it.
         if not await self._group.membership.confirmed(self.epoch):
-            await self._pause(self._backoff(0))
+            await self._pause(self._settings.backoff[0])
             raise (
                 _Revoked
                 if self._group.epoch != self.epoch
@@ -418,7 +429,7 @@ class TaskRunner:
         elif pending:
             assert self._first_at is not None
             wait = self._first_at + self._topology.within - time.monotonic()
-            full = pending >= self._topology.max_records or self._fetches >= _MOST_FETCHES
+            full = pending >= self._pace.max_records or self._fetches >= _MOST_FETCHES
             if full or wait <= 0 or self._group.once:
                 return self._take()
         elif self.task is not None and self.task.due(self._caught_up()):
@@ -431,7 +442,7 @@ class TaskRunner:
         return None
 
     def _take(self, again: Intent | None = None) -> list[Slice]:
-        room = self._topology.max_records
+        room = self._pace.max_records
         slices = []
         for topic, buffer in self._buffers.items():
             if again is not None:
@@ -517,9 +528,14 @@ class TaskRunner:
     async def _commit(self, task: Task, checkpoint: Checkpoint, slices: Sequence[Slice]) -> None:
         began = time.perf_counter()
         offsets = {TopicPartition(part.topic, self.partition): part.until_offset for part in slices}
-        ends = await self._producer.commit(
-            self._records(checkpoint), offsets, checkpoint.marker.sequence + self.partition
-        )
+        try:
+            ends = await self._producer.commit(
+                self._records(checkpoint), offsets, checkpoint.marker.sequence + self.partition
+            )
+        except TransactionTimedOut:
+            self._pace.timed_out(sum(len(part.records) for part in slices))
+            raise
+        self._pace.committed(time.perf_counter() - began)
         fault_point("checkpoint.before-store")
         changelogs = {
             writes.table: ends[
@@ -538,6 +554,7 @@ class TaskRunner:
                 self._group.surroundings.dead_letter_topic,
             )
         self.checkpoints += 1
+        self._troubles.passed()
         fault_point("checkpoint.stored")
 
     def _records(self, checkpoint: Checkpoint) -> Iterator[Outgoing]:

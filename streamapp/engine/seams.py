@@ -6,6 +6,7 @@ leaving at once, the size of one record batch, the end of a log with what is not
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from copy import copy
@@ -28,6 +29,7 @@ __all__ = [
     "new_batch",
     "rejoin",
     "stop",
+    "transaction_error",
 ]
 
 log = logging.getLogger(__name__)
@@ -113,7 +115,14 @@ async def high_watermarks(
 
 
 async def stop(consumer: AIOKafkaConsumer) -> None:
-    """Stop a consumer, also one whose background work has ended in an error, which `check` told."""
+    """Stop a consumer, also one whose background work has ended in an error, which `check` told.
+
+    A join in flight is not waited for: the other members may take their whole rebalance timeout.
+    """
+    coordination: Any = getattr(consumer._coordinator, "_coordination_task", None)
+    if coordination is not None:
+        coordination.cancel()
+        await asyncio.wait({coordination})
     try:
         await consumer.stop()
     except KafkaError as error:
@@ -137,6 +146,15 @@ def guard(producer: AIOKafkaProducer, allowed: Callable[[], Awaitable[bool]]) ->
         return await send(node, request, **options)
 
     producer.client.send = guarded
+
+
+def transaction_error(producer: AIOKafkaProducer) -> BaseException | None:
+    """Return what the broker has refused the transaction at hand with, if it has."""
+    waiter: Any = producer._txn_manager._transaction_waiter
+    if waiter is None or not waiter.done() or waiter.cancelled():
+        return None
+    error: BaseException | None = waiter.exception()
+    return error
 
 
 def fail_deliveries(producer: AIOKafkaProducer, error: Exception) -> None:

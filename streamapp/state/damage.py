@@ -6,7 +6,7 @@ import re
 import struct
 from pathlib import Path
 
-__all__ = ["first_logged", "is_damage", "is_held", "last_flushed"]
+__all__ = ["first_logged", "is_damage", "is_full", "is_held", "last_flushed"]
 
 #: A record of a write-ahead log: checksum, length, type (1 is whole, 2 the first part of one), and
 #: in it the sequence number of the first write (RocksDB, db/log_format.h and db/write_batch.cc).
@@ -22,6 +22,14 @@ def is_damage(message: str) -> bool:
     """
     return message.startswith("Corruption") or any(
         sign in message for sign in ("No such file or directory", "Input/output error")
+    )
+
+
+def is_full(message: str) -> bool:
+    """Whether an error of RocksDB, or of the system, says that the disk has no room."""
+    return any(
+        sign in message
+        for sign in ("No space left on device", "Disk quota exceeded", "File too large")
     )
 
 

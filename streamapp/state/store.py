@@ -28,8 +28,8 @@ from rocksdict import (
     WriteBufferManager,
 )
 
-from streamapp.errors import DamagedStoreError, ForeignStoreError, StoreError
-from streamapp.state.damage import first_logged, is_damage, is_held, last_flushed
+from streamapp.errors import DamagedStoreError, ForeignStoreError, FullDiskError, StoreError
+from streamapp.state.damage import first_logged, is_damage, is_full, is_held, last_flushed
 
 __all__ = ["FORMAT", "Store", "StoreMemory", "TableWrites"]
 
@@ -174,6 +174,7 @@ class Store:
     Raises:
         ForeignStoreError: it belongs to another owner.
         DamagedStoreError: what is on the disk is not what was written.
+        FullDiskError: the disk has no room.
         StoreError: it is held by another process, of another format, or the system refuses it.
     """
 
@@ -256,6 +257,11 @@ class Store:
         if is_damage(message):
             self.damage = DamagedStoreError(f"the state store {self.path} is damaged ({message})")
             raise self.damage from error
+        if is_full(message):
+            raise FullDiskError(
+                f"the disk is full on which the state store {self.path} is ({message}): make room; nothing that is "
+                "committed is lost"
+            ) from error
         if message.startswith("IO error"):
             raise StoreError(
                 f"the state store {self.path} cannot be used ({message}): see that the disk has room and can be "

@@ -1,0 +1,268 @@
+"""Broker trouble: the worker waits, says so once, and goes on without help; its output stays exact."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kio.schema.errors import ErrorCode
+
+from streamapp import App
+from streamapp.broker import Broker
+from streamapp.broker.faults import Faults
+from streamapp.errors import StreamappError
+from tests.brokers import BrokerUnderTest
+from tests.engine.running import running
+from tests.engine.test_engine import publish
+from tests.engine.test_recovery import counting, opened
+from tests.engine.workers import read_all
+from tests.polling import eventually
+
+Trouble = Callable[[Faults], None]
+
+#: What the log may say, in lines of the engine, of one trouble that passes.
+MOST_LINES = 6
+
+
+def failing(error: ErrorCode, *apis: str, times: int = 2) -> Trouble:
+    """Every one of some APIs answers with an error for a while."""
+
+    def arm(faults: Faults) -> None:
+        for api in apis:
+            faults.fail(api, error, times)
+
+    return arm
+
+
+def losing(*apis: str) -> Trouble:
+    """The answer is lost: what was asked has happened, and nobody knows."""
+
+    def arm(faults: Faults) -> None:
+        for api in apis:
+            faults.drop(api, when="after")
+
+    return arm
+
+
+def slow(*apis: str) -> Trouble:
+    """The broker throttles: it answers later."""
+
+    def arm(faults: Faults) -> None:
+        for api in apis:
+            faults.delay(api, 0.5, times=2)
+
+    return arm
+
+
+def refusing(error: ErrorCode) -> Trouble:
+    """The broker refuses a batch of the output."""
+
+    def arm(faults: Faults) -> None:
+        faults.refuse_batch("trouble-out", 0, error)
+
+    return arm
+
+
+TRANSACTION = ("AddPartitionsToTxn", "AddOffsetsToTxn", "EndTxn")
+TROUBLES: dict[str, Trouble] = {
+    "the transaction coordinator moves": failing(ErrorCode.not_coordinator, *TRANSACTION),
+    "the group coordinator moves": failing(
+        ErrorCode.not_coordinator, "TxnOffsetCommit", "Heartbeat", "FindCoordinator"
+    ),
+    "a coordinator loads": failing(
+        ErrorCode.coordinator_load_in_progress, *TRANSACTION, "TxnOffsetCommit"
+    ),
+    "a leader moves": failing(ErrorCode.not_leader_or_follower, "Produce", "Fetch"),
+    "the transaction before still ends": failing(
+        ErrorCode.concurrent_transactions,
+        "AddPartitionsToTxn",
+        "AddOffsetsToTxn",
+        "EndTxn",
+        times=3,
+    ),
+    "a batch is refused": refusing(ErrorCode.message_too_large),
+    "a batch is refused as damaged": refusing(ErrorCode.corrupt_message),
+    "the sequence is broken": refusing(ErrorCode.out_of_order_sequence_number),
+    "replicas are missing": refusing(ErrorCode.not_enough_replicas),
+    "the producer id is forgotten": failing(
+        ErrorCode.invalid_producer_id_mapping, "AddPartitionsToTxn", times=1
+    ),
+    "the producer id is forgotten at the end": failing(
+        ErrorCode.invalid_producer_id_mapping, "EndTxn", times=1
+    ),
+    "a request times out": failing(ErrorCode.request_timed_out, "TxnOffsetCommit", "Produce"),
+    "a commit's outcome is unknown": losing("EndTxn"),
+    "a delivery's outcome is unknown": losing("Produce", "AddOffsetsToTxn"),
+    "the broker throttles": slow("Produce", *TRANSACTION, "Fetch"),
+}
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]]:
+    """The warnings of the engine."""
+    caplog.set_level(logging.INFO)
+    yield lambda: [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("streamapp.engine") and record.levelno >= logging.WARNING
+    ]
+    assert not [record for record in caplog.records if record.exc_info], "a traceback"
+
+
+async def exactly(kafka: BrokerUnderTest, app: App, count: int) -> None:
+    """Wait until as many outputs are there as words were sent; each count is there once."""
+
+    async def complete() -> bool:
+        assert app.failure is None, app.failure
+        found = [record.value for record in await read_all(kafka.bootstrap, kafka.topic("out"))]
+        assert len(found) <= count, f"{len(found)} outputs of {count} words"
+        return found == [b"a %d" % number for number in range(1, count + 1)]
+
+    await eventually(complete)
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+async def test_the_worker_goes_on_without_help(
+    embedded: Broker, tmp_path: Path, trouble: str, said: Callable[[], list[str]]
+) -> None:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "trouble-")
+    app = counting(kafka, tmp_path)
+    async with running(app) as engine:
+        await opened(engine)
+        await publish(kafka, "in", [b"a"] * 20)
+        await exactly(kafka, app, 20)
+        TROUBLES[trouble](embedded.faults)
+        await publish(kafka, "in", [b"a"] * 20)
+        await exactly(kafka, app, 40)
+    assert len(said()) <= MOST_LINES, said()
+
+
+async def test_the_worker_waits_for_a_broker_that_is_gone_and_says_so_once(
+    tmp_path: Path, said: Callable[[], list[str]]
+) -> None:
+    broker = Broker(port=0, data=tmp_path / "broker")
+    await broker.start()
+    kafka = BrokerUnderTest(broker.bootstrap, "embedded", "gone-")
+    app = counting(kafka, tmp_path / "state", engine={"commit_deadline": 1.0})
+    async with running(app) as engine:
+        await opened(engine)
+        await publish(kafka, "in", [b"a"] * 20)
+        await exactly(kafka, app, 20)
+        await publish(kafka, "in", [b"a"])
+        await broker.stop()
+        await asyncio.sleep(5.0)  # for so long it is away
+        broker = Broker(port=broker.port, data=tmp_path / "broker")
+        await broker.start()
+        await publish(kafka, "in", [b"a"])
+        await exactly(kafka, app, 22)
+    await broker.stop()
+    assert len(said()) <= MOST_LINES, said()
+
+
+async def test_a_transaction_that_times_out_is_tried_with_smaller_batches(
+    embedded: Broker, tmp_path: Path, said: Callable[[], list[str]]
+) -> None:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "timeout-")
+    app = counting(kafka, tmp_path, engine={"transaction_timeout": 1.0})
+    async with running(app) as engine:
+        runner = await opened(engine)
+        embedded.faults.delay("AddOffsetsToTxn", 2.0, times=2)
+        await publish(kafka, "in", [b"a"] * 20)
+        await eventually(lambda: runner._pace.max_records < 10)
+        await exactly(kafka, app, 20)
+        await publish(kafka, "in", [b"a"] * 20)
+        await exactly(kafka, app, 40)
+        assert runner._pace.max_records == 10
+    [line] = [line for line in said() if "transaction_timeout is 1 s" in line]
+    assert "lower max_records" in line
+
+
+@pytest.mark.parametrize(
+    ("api", "error", "what"),
+    [
+        ("AddPartitionsToTxn", ErrorCode.topic_authorization_failed, "TopicAuthorization"),
+        ("AddOffsetsToTxn", ErrorCode.group_authorization_failed, "GroupAuthorization"),
+        ("InitProducerId", ErrorCode.transactional_id_authorization_failed, "TransactionalId"),
+        ("JoinGroup", ErrorCode.group_authorization_failed, "GroupAuthorization"),
+        ("CreateTopics", ErrorCode.topic_authorization_failed, "TopicAuthorization"),
+    ],
+)
+async def test_what_is_refused_for_good_ends_the_worker_with_what_to_do(
+    embedded: Broker, tmp_path: Path, api: str, error: ErrorCode, what: str
+) -> None:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "refused-")
+    app = counting(kafka, tmp_path)
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a"])
+    embedded.faults.fail(api, error, times=100)
+    try:
+        async with running(app):
+            failure: Any = await eventually(lambda: app.failure, within=20)
+    except StreamappError as refused:
+        failure = refused
+    assert isinstance(failure, StreamappError)
+    assert what in str(failure)
+    assert "kafka-acls.sh" in str(failure)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk takes the right to mount one")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+async def test_a_full_disk_under_the_store_is_waited_for(
+    embedded: Broker, small_disk: Path, said: Callable[[], list[str]]
+) -> None:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "full-")
+    app = counting(kafka, small_disk, engine={"store_memory": 8 << 20})
+    await kafka.create_topic("in", partitions=1)
+    # More than the log of the store has room for already.
+    words = [b"%02d" % number + bytes([97 + number % 26]) * 90_000 for number in range(40)]
+    async with running(app) as engine:
+        await opened(engine)
+        await publish(kafka, "in", words[:2])
+        await eventually(lambda: engine.groups[0].runners[0].checkpoints > 0)
+        filler = small_disk / "filler"
+        fill(filler)
+        await publish(kafka, "in", words[2:])
+        await eventually(lambda: any("the disk is full" in line for line in said()))
+        filler.unlink()
+
+        async def complete() -> bool:
+            assert app.failure is None, app.failure
+            found = [r.value for r in await read_all(kafka.bootstrap, kafka.topic("out"))]
+            assert len(found) <= len(words)
+            return found == [word + b" 1" for word in words]
+
+        await eventually(complete)
+        runner = await opened(engine)
+        assert [runner.task.tables["counts"][word.decode()] for word in words] == [1] * 40
+    assert len(said()) <= MOST_LINES, said()
+
+
+def fill(path: Path) -> None:
+    """Write until there is no room."""
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return
