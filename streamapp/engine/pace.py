@@ -23,8 +23,9 @@ class Pace:
         self.max_records = most
 
     def timed_out(self, records: int) -> None:
-        """A transaction with a batch of so many records did not end in time."""
-        self.max_records = max(1, min(self.max_records, records) // 2)
+        """A transaction with a batch of so many records did not end in time; without any, time was due."""
+        if records:
+            self.max_records = max(1, min(self.max_records, records) // 2)
 
     def committed(self, seconds: float) -> None:
         """A transaction has taken so long."""

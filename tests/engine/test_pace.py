@@ -18,6 +18,12 @@ def test_a_batch_keeps_a_record() -> None:
     assert pace.max_records == 1
 
 
+def test_a_checkpoint_of_time_alone_is_not_made_smaller() -> None:
+    pace = Pace(10, timeout=10.0)
+    pace.timed_out(0)
+    assert pace.max_records == 10
+
+
 def test_quick_commits_let_it_grow_to_what_the_agents_ask_for() -> None:
     pace = Pace(10, timeout=10.0)
     pace.timed_out(10)
