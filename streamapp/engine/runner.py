@@ -512,7 +512,11 @@ class TaskRunner:
                 checkpoint.leaving(self._topology), keyless=checkpoint.marker.sequence
             )
             fault_point("checkpoint.outputs-sent")
-        await self._commit(task, checkpoint, slices)
+        try:
+            await self._commit(task, checkpoint, slices)
+        except TransactionTimedOut:
+            self._pace.timed_out(sum(len(part.records) for part in slices))
+            raise
         self._errors.succeeded()
 
     async def _announce(self, intent: Intent) -> None:
@@ -528,13 +532,9 @@ class TaskRunner:
     async def _commit(self, task: Task, checkpoint: Checkpoint, slices: Sequence[Slice]) -> None:
         began = time.perf_counter()
         offsets = {TopicPartition(part.topic, self.partition): part.until_offset for part in slices}
-        try:
-            ends = await self._producer.commit(
-                self._records(checkpoint), offsets, checkpoint.marker.sequence + self.partition
-            )
-        except TransactionTimedOut:
-            self._pace.timed_out(sum(len(part.records) for part in slices))
-            raise
+        ends = await self._producer.commit(
+            self._records(checkpoint), offsets, checkpoint.marker.sequence + self.partition
+        )
         self._pace.committed(time.perf_counter() - began)
         fault_point("checkpoint.before-store")
         changelogs = {

@@ -21,6 +21,7 @@ from tests.engine.running import running
 from tests.engine.test_engine import publish
 from tests.engine.test_recovery import counting, opened
 from tests.engine.workers import read_all
+from tests.kafka.server import KafkaCluster, KafkaServer
 from tests.polling import eventually
 
 Trouble = Callable[[Faults], None]
@@ -208,6 +209,60 @@ async def test_what_is_refused_for_good_ends_the_worker_with_what_to_do(
     assert isinstance(failure, StreamappError)
     assert what in str(failure)
     assert "kafka-acls.sh" in str(failure)
+
+
+async def test_a_named_worker_does_not_wait_for_the_group_when_it_stops(
+    embedded: Broker, tmp_path: Path
+) -> None:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "meeting-")
+    app = counting(kafka, tmp_path, worker_name="ada")
+    async with running(app) as engine:
+        await opened(engine)
+        coordinator: Any = engine.groups[0].consumer._coordinator
+        embedded.faults.delay("JoinGroup", 60.0)
+        coordinator.request_rejoin()
+        await eventually(lambda: not embedded.faults.active)
+        async with asyncio.timeout(25):
+            await engine.stop()
+
+
+@pytest.mark.broker
+@pytest.mark.kafka
+async def test_leaders_and_coordinators_move_when_brokers_die(
+    apache_installed: None, tmp_path: Path, said: Callable[[], list[str]]
+) -> None:
+    with KafkaCluster(tmp_path / "kafka", heap="256m") as cluster:
+        first, *others = cluster.servers
+        kafka = BrokerUnderTest(first.bootstrap, "apache", "moving-")
+        app = counting(kafka, tmp_path / "state", engine={"replication": -1})
+        async with running(app) as engine:
+            await opened(engine)
+            for round_, server in enumerate(others, 1):
+                await asyncio.to_thread(server.kill)
+                await publish(kafka, "in", [b"a"] * 20)
+                await exactly(kafka, app, 20 * round_)
+                await asyncio.to_thread(server.start)
+            await publish(kafka, "in", [b"a"] * 20)
+            await exactly(kafka, app, 60)
+    assert len(said()) <= 3 * MOST_LINES, said()
+
+
+@pytest.mark.broker
+@pytest.mark.kafka
+async def test_the_only_broker_restarts(
+    apache_installed: None, tmp_path: Path, said: Callable[[], list[str]]
+) -> None:
+    with KafkaServer(tmp_path / "kafka", heap="256m") as server:
+        kafka = BrokerUnderTest(server.bootstrap, "apache", "restart-")
+        app = counting(kafka, tmp_path / "state", engine={"commit_deadline": 5.0})
+        async with running(app) as engine:
+            await opened(engine)
+            await publish(kafka, "in", [b"a"] * 20)
+            await exactly(kafka, app, 20)
+            await publish(kafka, "in", [b"a"] * 20)
+            await asyncio.to_thread(server.restart)
+            await exactly(kafka, app, 40)
+    assert len(said()) <= MOST_LINES, said()
 
 
 @pytest.fixture
