@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -19,6 +20,8 @@ __all__ = [
     "decode_entry",
     "decode_marker",
 ]
+
+_Decoded = TypeVar("_Decoded")
 
 #: The version of markers and ledger entries; another one is refused.
 FORMAT = 1
@@ -140,12 +143,34 @@ def encode(item: Marker | LedgerEntry | Progress) -> bytes:
     return _encode(item)
 
 
-def _checked(format_: Any, where: str) -> None:
-    if format_ != FORMAT:
+class _Version(msgspec.Struct):
+    """What every format says first of all, whatever else it has."""
+
+    format: int = FORMAT
+    marker: _Version | None = None
+
+
+_decode_version = msgspec.json.Decoder(_Version).decode
+
+
+def _checked(decode: Callable[[bytes], _Decoded], raw: bytes, where: str) -> _Decoded:
+    """Decode something, and refuse what another version wrote, also where its fields are of other types.
+
+    Raises:
+        StoreError: it is of another format, or none of ours.
+    """
+    try:
+        version = _decode_version(raw)
+        found = version.format if version.marker is None else version.marker.format
+        if found == FORMAT:
+            return decode(raw)
+    except msgspec.MsgspecError as error:
         raise StoreError(
-            f"{where} has format {format_}, this version of streamapp reads {FORMAT}: "
-            "run the version that wrote it"
-        )
+            f"{where} is not what streamapp writes ({error}): somebody else has written to it, or it is damaged"
+        ) from error
+    raise StoreError(
+        f"{where} has format {found}, this version of streamapp reads {FORMAT}: run the version that wrote it"
+    )
 
 
 def decode_marker(raw: bytes, where: str) -> Marker:
@@ -154,20 +179,14 @@ def decode_marker(raw: bytes, where: str) -> Marker:
     Raises:
         StoreError: it is of another format; `where` says which one.
     """
-    marker = _decode_marker(raw)
-    _checked(marker.format, where)
-    return marker
+    return _checked(_decode_marker, raw, where)
 
 
 def decode_progress(raw: bytes, where: str) -> Progress:
     """Return a store's progress; raises as `decode_marker`."""
-    progress = _decode_progress(raw)
-    _checked(progress.marker.format, where)
-    return progress
+    return _checked(_decode_progress, raw, where)
 
 
 def decode_entry(raw: bytes, where: str) -> LedgerEntry:
     """Return an entry of the ledger; raises as `decode_marker`."""
-    entry = _decode_entry(raw)
-    _checked(entry.format, where)
-    return entry
+    return _checked(_decode_entry, raw, where)

@@ -100,6 +100,7 @@ class Restore:
             marker = None if found is None else decode_marker(found[0], f"the marker {found[1]}")
             if marker is not None:
                 self._refuse_half_reset(marker)
+                self._tell_unused(marker)
                 await self._agreed(marker)
             if self._topology.presents:
                 span = begins[intents], ends[intents]
@@ -120,6 +121,16 @@ class Restore:
             raise StoreError(
                 f"the task {self._name} is being reset, or its reset was interrupted: wait for it to end, or run it "
                 f"again: streamapp reset {self._topology.name}"
+            )
+
+    def _tell_unused(self, marker: Marker) -> None:
+        unused = marker.changelogs.keys() - {table.name for table in self._topology.tables}
+        if unused:
+            log.info(
+                "%s: no agent uses %s any more; the changelogs stay, %s: delete them if you do not want them back",
+                self._name,
+                ", ".join(sorted(unused)),
+                ", ".join(self._topology.changelog(table) for table in sorted(unused)),
             )
 
     async def _check_source(self, reader: Reader) -> None:

@@ -14,9 +14,13 @@ from typing import Any
 import faust
 import msgspec
 
-from streamapp.errors import DecodeError
+from streamapp.errors import DecodeError, StoreError
 
-__all__ = ["Codec", "codec_for", "key_codec_for"]
+__all__ = ["Codec", "codec_for", "decode_stored", "key_codec_for"]
+
+
+#: So many bytes of what does not decode are shown.
+_SHOWN = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,22 @@ class Codec:
     name: str
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
+
+
+def decode_stored(codec: Codec, raw: bytes, table: str, key: Any) -> Any:
+    """Return a value of a table's state.
+
+    Raises:
+        StoreError: the table was declared with another type when it was written; no record is to blame.
+    """
+    try:
+        return codec.decode(raw)
+    except Exception as error:
+        raise StoreError(
+            f"{table}[{key!r}] holds {raw[:_SHOWN]!r}, and that does not decode as {codec.name} ({error}): the table was "
+            "written with another type. Change it back (a field that is added needs a default), give the table a new "
+            "name, or empty it: streamapp reset of its topology"
+        ) from error
 
 
 def _identity(value: bytes) -> bytes:

@@ -7,7 +7,7 @@ from copy import copy
 from typing import Any, Self
 
 from streamapp.errors import TableError
-from streamapp.state.codecs import Codec
+from streamapp.state.codecs import Codec, decode_stored
 from streamapp.state.ended import Ended
 from streamapp.state.store import Store, TableWrites, prefix_of
 
@@ -58,7 +58,7 @@ class PlainState:
         if key in self._values:
             return self._values[key]
         raw = self._store.get(self._prefix + self._key.encode(key))
-        value = _DELETED if raw is None else self._value.decode(raw)
+        value = _DELETED if raw is None else decode_stored(self._value, raw, self.name, key)
         self._values[key] = value
         return value
 
@@ -86,7 +86,7 @@ class PlainState:
         for raw_key, raw in self._store.scan(self._prefix, self._prefix[:-1] + b"\x01"):
             key = self._key.decode(raw_key[len(self._prefix) :])
             if key not in dirty:
-                yield key, self._value.decode(raw)
+                yield key, decode_stored(self._value, raw, self.name, key)
         for key, value in dirty.items():
             if value is not _DELETED:
                 yield key, value

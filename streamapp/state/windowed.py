@@ -14,7 +14,7 @@ from typing import Any
 
 from streamapp.errors import TableError
 from streamapp.state.aggregates import Aggregate
-from streamapp.state.codecs import Codec
+from streamapp.state.codecs import Codec, decode_stored
 from streamapp.state.store import Store, TableWrites, prefix_of
 from streamapp.state.windows import Window, WindowSpec
 
@@ -212,7 +212,7 @@ class WindowedState:
         if start not in self._live or start in self._complete:
             return None
         raw = self._store.get(self._prefix + pane_key(start, self._key.encode(key)))
-        return None if raw is None else self._accumulator.decode(raw)
+        return None if raw is None else decode_stored(self._accumulator, raw, self.name, key)
 
     def _at(self, start: int, key: Any) -> Any:
         dirty = self._dirty.get(start)
@@ -244,8 +244,9 @@ class WindowedState:
             prefix = self._prefix + pane_key(start)
             cut = len(prefix)
             self._clean[start] = {
-                self._key.decode(stored[cut:]): self._accumulator.decode(raw)
+                key: decode_stored(self._accumulator, raw, self.name, key)
                 for stored, raw in self._store.scan(prefix, self._prefix + pane_key(start + 1))
+                for key in [self._key.decode(stored[cut:])]
             }
             self._complete.add(start)
         clean = self._clean.get(start, {})
