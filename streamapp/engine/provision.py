@@ -54,12 +54,16 @@ _INTENTS = {**_MARKERS, "max.message.bytes": str(16 << 20)}
 
 @dataclass(slots=True)
 class Wanted:
-    """A topic that the application needs; without a number of partitions it takes what it finds."""
+    """A topic that the application needs; without a number of partitions it takes what it finds.
+
+    `state_of` is the topology whose state it has, if any: a partition a task.
+    """
 
     name: str
     partitions: int | None = None
     config: dict[str, str] = field(default_factory=dict)
     replicas: int | None = None
+    state_of: str | None = None
 
 
 @dataclass(slots=True)
@@ -110,7 +114,15 @@ def wanted_topics(
         wanted[topology.ledger_topic] = Wanted(
             topology.ledger_topic, tasks, {"retention.ms": retention}
         )
+        for name in _state_topics(topology):
+            wanted[name].state_of = topology.name
     return wanted
+
+
+def _state_topics(topology: Topology) -> list[str]:
+    intents = [topology.intents_topic] if topology.presents else []
+    changelogs = [topology.changelog(table.name) for table in topology.tables]
+    return [topology.checkpoint_topic, topology.ledger_topic, *intents, *changelogs]
 
 
 async def inspect(admin: AIOKafkaAdminClient, names: Iterable[str]) -> Provisioned:
@@ -212,11 +224,18 @@ async def _ensure(
                 f"the topic {name} was made and is not there: does the broker allow it?"
             )
         if topic.partitions is not None and found != topic.partitions:
-            raise TopicError(_mismatch(name, found, topic.partitions, bootstrap))
+            raise TopicError(_mismatch(topic, found, topic.partitions, bootstrap))
     return existing
 
 
-def _mismatch(name: str, found: int, wanted: int, bootstrap: str) -> str:
+def _mismatch(topic: Wanted, found: int, wanted: int, bootstrap: str) -> str:
+    name = topic.name
+    if topic.state_of is not None and found < wanted:
+        return (
+            f"the topic {name} has {found} partitions, and the sources of the topology {topic.state_of} have {wanted} by now: "
+            f"keys go to other partitions than those that have their state. Let it follow: streamapp migrate partitions "
+            f"{topic.state_of}"
+        )
     message = f"the topic {name} has {found} partitions, the application needs {wanted}: "
     if found < wanted:
         return message + (

@@ -14,7 +14,7 @@ from streamapp.engine.topology import Topology
 from streamapp.ledger.reading import LedgerReader
 from streamapp.lifecycle.errors import LifecycleError
 
-__all__ = ["grow_topics", "make_topics", "task_count"]
+__all__ = ["grow_topic", "grow_topics", "make_topics", "task_count"]
 
 _VISIBLE_WITHIN: Final = 30.0
 
@@ -53,22 +53,30 @@ async def make_topics(app: App, reader: LedgerReader, topology: Topology) -> Non
 
 
 async def grow_topics(reader: LedgerReader, topology: Topology) -> None:
-    """Give changelogs, markers and ledger as many partitions as the sources have."""
+    """Give changelogs, markers, intents and ledger as many partitions as the sources have."""
     tasks = await task_count(reader, topology)
-    names = [
+    for name in (
         topology.checkpoint_topic,
-        topology.ledger_topic,
         topology.intents_topic,
         *(topology.changelog(table.name) for table in topology.tables),
-    ]
-    short = [name for name in names if 0 < len(await reader.partitions(name)) < tasks]
-    if not short:
+        topology.ledger_topic,
+    ):
+        await grow_topic(reader, name, tasks)
+
+
+async def grow_topic(reader: LedgerReader, name: str, partitions: int) -> None:
+    """Give a topic so many partitions, if it is there and has fewer.
+
+    Raises:
+        LifecycleError: they do not show.
+    """
+    if not 0 < len(await reader.partitions(name)) < partitions:
         return
-    await reader.admin.create_partitions({name: NewPartitions(tasks) for name in short})
+    await reader.admin.create_partitions({name: NewPartitions(partitions)})
     deadline = time.monotonic() + _VISIBLE_WITHIN
-    while any([len(await reader.partitions(name)) < tasks for name in short]):
+    while len(await reader.partitions(name)) < partitions:
         if time.monotonic() > deadline:
             raise LifecycleError(
-                f"the topics {', '.join(short)} were given {tasks} partitions, and do not show them: run this again"
+                f"the topic {name} was given {partitions} partitions, and does not show them: run this again"
             )
         await asyncio.sleep(0.1)
