@@ -141,7 +141,7 @@ class App(faust.App):
             topic: whose partitions it takes.
             name: the function's name without one.
             topology: agents that share tables name the same one; the agent's name without one. It
-                is part of group, transactional ids and topics: renaming it begins anew.
+                is part of group, transactional ids and topics: one that is renamed is migrated.
             within: seconds after its first record at which a batch is processed.
             max_records: records at which it is processed at once.
             sink: where what the agent yields goes.
