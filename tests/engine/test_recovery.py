@@ -13,6 +13,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from streamapp import App, Batches, Count
 from streamapp.broker import Broker
+from streamapp.engine import readers
 from streamapp.engine.engine import Engine
 from streamapp.errors import StoreError
 from streamapp.faults import inject
@@ -82,6 +83,34 @@ async def test_a_lost_store_is_restored_from_the_changelog(
     output = [record.value for record in await read_all(kafka.bootstrap, kafka.topic("out"))]
     assert output[-1] == b"a 41"
     assert len(output) == 61
+
+
+async def test_a_restore_that_was_killed_goes_on_where_it_was(
+    kafka: BrokerUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [b"%05d" % number for number in range(5_000)]
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", words)
+    app = counting(kafka, tmp_path)
+    await run_once(app)
+    shutil.rmtree(tmp_path)
+
+    # Small fetches: of some fifty, it is killed in the tenth.
+    monkeypatch.setattr(readers, "_FETCH_BYTES", 8_192)
+    killed = RuntimeError("killed")
+
+    def kill() -> None:
+        raise killed
+
+    with inject("restore.written", kill, nth=10), pytest.raises(RuntimeError, match="killed"):
+        await run_once(counting(kafka, tmp_path))
+    async with running(counting(kafka, tmp_path)) as engine:
+        runner = await opened(engine)
+        assert 0 < runner.restored < 4_900
+    await publish(kafka, "in", words)
+    app = counting(kafka, tmp_path)
+    await run_once(app)
+    assert set((await table_of(kafka, app)).values()) == {b"2"}
 
 
 async def test_an_open_waits_for_a_transaction_on_its_changelog(
