@@ -35,10 +35,10 @@ async def discard(producer: AIOKafkaProducer) -> None:
     aiokafka's own `stop` hangs with a commit in flight and flushes what must not be sent.
     """
     producer._closed = True
-    sender = producer._sender.sender_task
-    while sender is not None and not sender.done():
-        sender.cancel()
-        await asyncio.wait({sender}, timeout=0.1)
+    while sending := seams.sending(producer):
+        for task in sending:
+            task.cancel()
+        await asyncio.wait(sending, timeout=0.1)
     await producer.client.close()
 
 

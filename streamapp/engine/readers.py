@@ -45,7 +45,7 @@ class Reader:
 
     async def stop(self) -> None:
         """Let go of the connections."""
-        await self._consumer.stop()
+        await seams.stop(self._consumer)
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
         """Take partitions in place of those before; nothing is read before `read`."""
@@ -67,7 +67,11 @@ class Reader:
         """Return records that have come in, and up to where each partition is read with them.
 
         Control records carry no data and move the position all the same.
+
+        Raises:
+            KafkaError: nothing will come in any more; another reader may do better.
         """
+        seams.check_reading(self._consumer)
         fetched = await self._whole_batches.getmany(*partitions, timeout_ms=_POLL_MS)
         return fetched, {tp: await self._consumer.position(tp) for tp in partitions}
 

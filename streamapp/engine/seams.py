@@ -19,6 +19,7 @@ from streamapp.errors import StreamappError
 
 __all__ = [
     "check",
+    "check_reading",
     "fail_deliveries",
     "generation",
     "guard",
@@ -28,6 +29,7 @@ __all__ = [
     "member_id",
     "new_batch",
     "rejoin",
+    "sending",
     "stop",
     "transaction_error",
 ]
@@ -51,6 +53,19 @@ def check(consumer: AIOKafkaConsumer) -> None:
                 f"the Kafka client has ended in an error, {type(cause).__name__}: {cause}: start the worker again"
             ) from error
     coordinator.check_errors()
+
+
+def check_reading(consumer: AIOKafkaConsumer) -> None:
+    """Raise when the background work of a consumer without a group has ended: it reads nothing more.
+
+    Raises:
+        KafkaError: it is good for nothing more, and another one may be.
+    """
+    work: asyncio.Task[None] = consumer._fetcher._fetch_task
+    if work.done():
+        error = None if work.cancelled() else work.exception()
+        cause = error and (error.__cause__ or error)
+        raise KafkaError(f"a consumer has ended, {type(cause).__name__}: {cause}") from error
 
 
 def generation(consumer: AIOKafkaConsumer) -> int:
@@ -155,6 +170,17 @@ def transaction_error(producer: AIOKafkaProducer) -> BaseException | None:
         return None
     error: BaseException | None = waiter.exception()
     return error
+
+
+def sending(producer: AIOKafkaProducer) -> set[asyncio.Task[Any]]:
+    """Return the tasks that send for a producer.
+
+    The sender forgets those that it has in flight when it is cancelled for the second time, and they
+    try again for as long as the process lives.
+    """
+    sender = producer._sender
+    frames = ((t, getattr(t.get_coro(), "cr_frame", None)) for t in asyncio.all_tasks())
+    return {t for t, frame in frames if frame is not None and frame.f_locals.get("self") is sender}
 
 
 def fail_deliveries(producer: AIOKafkaProducer, error: Exception) -> None:

@@ -1,0 +1,38 @@
+"""Letting go of a producer: nothing of it is left that tries again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+from streamapp.broker import Broker
+from streamapp.engine.producer import discard
+from tests.brokers import BrokerUnderTest
+from tests.polling import eventually
+
+
+def at_work() -> list[asyncio.Task[Any]]:
+    """The tasks of aiokafka's sender."""
+    names = ((task, getattr(task.get_coro(), "__qualname__", "")) for task in asyncio.all_tasks())
+    return [task for task, name in names if name.startswith("Sender.")]
+
+
+async def test_what_a_discarded_producer_has_in_flight_does_not_outlive_it(
+    embedded: Broker,
+) -> None:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "discard-")
+    here, there = [await kafka.create_topic(name) for name in ("here", "there")]
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id="discard")
+    await producer.start()
+    await producer.begin_transaction()
+    await producer.send_and_wait(here, b"1")
+    embedded.faults.delay("Produce", 5.0)
+    embedded.faults.delay("AddPartitionsToTxn", 5.0)
+    await producer.send(here, b"2")
+    await producer.send(there, b"1")
+    await eventually(lambda: len(at_work()) == 3)
+
+    await discard(producer)
+    assert at_work() == []
