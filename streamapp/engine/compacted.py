@@ -33,7 +33,8 @@ async def last_value(
             fetched, positions = await reader.fetch(tp)
             position = positions[tp]
             for record in fetched.get(tp, ()):
-                if record.key == key and record.value is not None:
+                # A fetch brings what was committed since, too.
+                if record.key == key and record.value is not None and record.offset < end:
                     found = record
         if found is not None:
             return found.value, f"{tp.topic}[{tp.partition}] at offset {found.offset}"

@@ -65,7 +65,8 @@ class Progress(msgspec.Struct, kw_only=True):
     marker: Marker
     #: The next offset of each table's changelog that the store does not hold yet.
     positions: dict[str, int]
-    #: When it was written, in milliseconds.
+    #: When it last held all that there was, in milliseconds: compaction may take deletes that were
+    #: made since.
     at: int = 0
 
 

@@ -2,23 +2,28 @@
 
 A task that has just fenced its predecessor finds a closed log: what is read up to the last stable
 offset is exactly the last committed checkpoint. A restore is finished when *position ≥ target*;
-control records carry no data, and waiting for a record there would hang.
+control records carry no data, and waiting for a record there would hang. Nothing beyond the target
+is taken: a task that is fenced meanwhile would join what another wrote later to what it has.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
 
 from aiokafka import TopicPartition
 
 from streamapp.engine.compacted import last_value
 from streamapp.engine.foreach import INTENT_KEY, Intent, decode_intent
-from streamapp.engine.marker import MARKER_KEY, Marker, decode_marker, decode_progress
+from streamapp.engine.marker import MARKER_KEY, Marker, decode_marker
 from streamapp.engine.progress import Opening
 from streamapp.engine.readers import Reader, Readers
 from streamapp.engine.replay import Replay
+from streamapp.engine.stores import progress_of
 from streamapp.engine.topology import Topology
 from streamapp.errors import StoreError
 from streamapp.state.store import Store
@@ -92,6 +97,7 @@ class Restore:
         compacted = [marks, intents] if self._topology.presents else [marks]
         async with self._readers.reader() as reader:
             reader.assign([*compacted, *logs])
+            now = self._clock()
             begins, ends = await asyncio.gather(
                 reader.begins([*compacted, *logs]),
                 reader.stable_ends([*compacted, *logs], self._name),
@@ -113,7 +119,7 @@ class Restore:
                 tables = {table: ends[tp] for tp, table in logs.items()}
                 self.store = await self._snapshot(marker, tables) or self.store
             positions = self._start_positions(marker, logs, begins, ends)
-            await self._apply(reader, logs, positions, ends, marker or Marker())
+            await self._apply(reader, logs, positions, ends, marker or Marker(), now)
         return marker, positions
 
     def _refuse_half_reset(self, marker: Marker) -> None:
@@ -153,8 +159,7 @@ class Restore:
         begins: Mapping[TopicPartition, int],
         ends: Mapping[TopicPartition, int],
     ) -> dict[str, int]:
-        raw = self.store.progress
-        stored = None if raw is None else decode_progress(raw, f"the state store {self.store.path}")
+        stored = progress_of(self.store)
         seen = 0 if stored is None else stored.marker.sequence
         if seen > (0 if marker is None else marker.sequence):
             raise StoreError(
@@ -185,8 +190,11 @@ class Restore:
         positions: dict[str, int],
         ends: Mapping[TopicPartition, int],
         marker: Marker,
+        now: int,
     ) -> None:
-        replay = Replay(self.store, positions, self._clock)
+        """Write what the changelogs hold up to their ends, where they were `now`."""
+        stored = progress_of(self.store)
+        replay = Replay(self.store, positions, now if stored is None else stored.at)
         targets = {table: ends[tp] for tp, table in logs.items()}
         total = sum(max(end - positions[table], 0) for table, end in targets.items())
         self._opening.begin(total)
@@ -196,15 +204,20 @@ class Restore:
             reader.read(tp, positions[logs[tp]])
         while behind:
             fetched, read = await reader.fetch(*behind)
-            until = {logs[tp]: position for tp, position in read.items()}
-            records = {logs[tp]: found for tp, found in fetched.items()}
+            until = {logs[tp]: min(position, ends[tp]) for tp, position in read.items()}
+            records = {logs[tp]: _before(ends[tp], found) for tp, found in fetched.items()}
             if not records and all(positions[table] == until[table] for table in until):
                 continue
             await replay.apply(records, until, marker)
             behind = [tp for tp in behind if positions[logs[tp]] < ends[tp]]
             missing = sum(max(end - positions[table], 0) for table, end in targets.items())
             self._opening.move(total - missing, replay.records, replay.bytes)
-        replay.finish(marker)
+        replay.finish(marker, now)
         self.records = replay.records
         if self.records:
             log.info("%s restored %d changelog records", self._name, self.records)
+
+
+def _before(end: int, records: Sequence[Any]) -> Sequence[Any]:
+    """Return the records below an offset, of some in the order of their offsets."""
+    return records[: bisect_left(records, end, key=attrgetter("offset"))]

@@ -59,8 +59,7 @@ class _Followed:
     Attributes:
         after: closes the runner that has its store still.
         replay: writes to its store, once that is open.
-        current_at: when the store was last known to have all that there was, in milliseconds.
-        noted_at: when that was last written to it.
+        noted_at: when it was last written to the store that it has all that there is, in milliseconds.
         rests_until: by the monotonic clock.
         busy: what is at its store beside the event loop.
     """
@@ -69,7 +68,6 @@ class _Followed:
     after: asyncio.Future[None] | None
     replay: Replay | None = None
     marker: Marker = field(default_factory=Marker)
-    current_at: int = 0
     noted_at: int = 0
     rests_until: float = 0.0
     busy: asyncio.Future[Any] | None = None
@@ -272,9 +270,9 @@ class Standby:
     def _take(self, followed: _Followed, store: Store) -> None:
         progress = self._stores.progress(followed.partition)
         positions = {} if progress is None else dict(progress.positions)
-        followed.replay = Replay(store, positions, self._clock)
+        followed.noted_at = self._clock() if progress is None else progress.at
+        followed.replay = Replay(store, positions, followed.noted_at)
         followed.marker = Marker() if progress is None else progress.marker
-        followed.current_at = followed.noted_at = self._clock()
 
     @staticmethod
     async def _busy(followed: _Followed, work: Coroutine[Any, Any, _Result]) -> _Result:
@@ -311,6 +309,7 @@ class Standby:
             self._lags.seen({}, self._resting)
             await self._changed.wait()
             return
+        seams.check_reading(consumer)
         try:
             fetched = await whole_batches.getmany(*self._reading, timeout_ms=_POLL_MS)
         except OffsetOutOfRangeError as error:
@@ -318,8 +317,8 @@ class Standby:
             await self._jump(consumer, error.args[0])
             return
         positions = {tp: await consumer.position(tp) for tp in self._reading}
-        answered = {tp: consumer.last_poll_timestamp(tp) or 0 for tp in self._reading}
         oldest = time.time() * 1000 - _FRESH
+        at_end = {tp: self._at_end(consumer, tp, positions[tp], oldest) for tp in self._reading}
         by_task: dict[_Followed, dict[str, TopicPartition]] = {}
         for tp, (followed, table) in self._reading.items():
             by_task.setdefault(followed, {})[table] = tp
@@ -330,11 +329,20 @@ class Standby:
                 followed,
                 {table: fetched[tp] for table, tp in logs.items() if fetched.get(tp)},
                 {table: positions[tp] for table, tp in logs.items()},
-                all(answered[tp] > oldest for tp in logs.values()),
+                all(at_end[tp] for tp in logs.values()),
             )
         self._failures = 0
         if self._lags.due:
             self._lags.seen(self._current_lags(consumer), self._resting)
+
+    @staticmethod
+    def _at_end(
+        consumer: AIOKafkaConsumer, tp: TopicPartition, position: int, oldest: float
+    ) -> bool:
+        """Whether a changelog is read up to its end, by an answer that is not too old."""
+        stable = consumer.last_stable_offset(tp)
+        answered = consumer.last_poll_timestamp(tp) or 0
+        return stable is not None and position >= stable and answered > oldest
 
     async def _jump(
         self, consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]
@@ -362,12 +370,12 @@ class Standby:
         followed: _Followed,
         tables: Mapping[str, Sequence[Any]],
         reached: Mapping[str, int],
-        fresh: bool,
+        current: bool,
     ) -> None:
-        """Write what was fetched of a task; `fresh` is whether the broker has answered just now."""
+        """Write what was fetched of a task; `current` is whether that is all that there is."""
         assert followed.replay is not None
         now = self._clock()
-        if now - followed.current_at > self._stores.tombstones_kept:
+        if now - followed.replay.current_at > self._stores.tombstones_kept:
             # The broker was away, or this process: deletes may be gone from what comes next.
             log.warning(
                 "%s/%d: its store is too old, and made anew from the changelog",
@@ -379,24 +387,25 @@ class Standby:
         try:
             if tables:
                 fault_point("standby.before-write")
-                work = followed.replay.apply(tables, reached, followed.marker)
+                current_at = now if current else None
+                work = followed.replay.apply(tables, reached, followed.marker, current_at)
                 await self._busy(followed, work)
                 fault_point("standby.written")
                 self.records += sum(map(len, tables.values()))
-                followed.current_at = followed.noted_at = now
+                followed.noted_at = followed.replay.current_at
             else:
                 followed.replay.positions.update(reached)
-                self._note(followed, now, fresh)
+                self._note(followed, now, current)
         except DamagedStoreError as error:
             self._replace(followed, error)
         except Exception as error:
             self._rest(followed, f"its store is not written: {error}")
 
-    def _note(self, followed: _Followed, now: int, fresh: bool) -> None:
+    def _note(self, followed: _Followed, now: int, current: bool) -> None:
         """Let a store that has nothing to write know once in a while that it is up to date."""
         assert followed.replay is not None
-        if fresh:
-            followed.current_at = now
+        if current:
+            followed.replay.current_at = now
             if now - followed.noted_at > min(_NOTE_EVERY, self._stores.tombstones_kept // 2):
                 followed.replay.finish(followed.marker)
                 followed.noted_at = now

@@ -102,8 +102,11 @@ class StoreKeeper:
     def _has_missed_tombstones(self, store: Store) -> bool:
         """Whether it was away for so long that compaction may have taken deletes that it never saw."""
         raw = store.progress
-        written = 0 if raw is None else decode_progress(raw, f"the state store {store.path}").at
-        return bool(written) and self._clock() - written > self._tombstones_kept
+        if raw is None:
+            # Data that nobody says the age of: a restore was killed before it could.
+            return store.holds_data
+        current_at = decode_progress(raw, f"the state store {store.path}").at
+        return self._clock() - current_at > self._tombstones_kept
 
     def _set_aside(self, kind: str, error: StoreError) -> None:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")

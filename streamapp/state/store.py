@@ -238,6 +238,11 @@ class Store:
         """Where the task stood at the last checkpoint that this store holds."""
         return self.get(_PROGRESS_KEY)
 
+    @property
+    def holds_data(self) -> bool:
+        """Whether there is anything of any table in it."""
+        return self.first(b"\x01", b"\xff") is not None
+
     def get(self, key: bytes) -> bytes | None:
         """Return the value of a full key (with the table's prefix).
 

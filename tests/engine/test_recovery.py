@@ -15,6 +15,7 @@ from streamapp import App, Batches, Count
 from streamapp.broker import Broker
 from streamapp.engine import readers
 from streamapp.engine.engine import Engine
+from streamapp.engine.readers import Reader
 from streamapp.errors import StoreError
 from streamapp.faults import inject
 from tests.brokers import BrokerUnderTest, admin_client
@@ -46,6 +47,15 @@ def counting(kafka: BrokerUnderTest, state: Path, **options: Any) -> App:
 
 async def table_of(kafka: BrokerUnderTest, app: App) -> dict[bytes, bytes]:
     return await read_table(kafka.bootstrap, f"{app.conf.id}-counts-changelog")
+
+
+def end_fetching(consumer: Any) -> None:
+    """Have a consumer end as it does when it cannot take an answer."""
+
+    async def fail(*_: Any) -> Any:
+        raise ValueError("an answer that nobody can read")
+
+    consumer._fetcher._proc_fetch_request = fail
 
 
 async def opened(engine: Engine) -> Any:
@@ -111,6 +121,27 @@ async def test_a_restore_that_was_killed_goes_on_where_it_was(
     app = counting(kafka, tmp_path)
     await run_once(app)
     assert set((await table_of(kafka, app)).values()) == {b"2"}
+
+
+async def test_a_restore_whose_reader_has_ended_takes_another(
+    kafka: BrokerUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a"])
+    await run_once(counting(kafka, tmp_path))
+    ended = []
+    start = Reader.start
+
+    async def doomed(reader: Reader) -> None:
+        await start(reader)
+        if not ended:
+            ended.append(reader)
+            end_fetching(reader._consumer)
+
+    monkeypatch.setattr(Reader, "start", doomed)
+    async with running(counting(kafka, tmp_path)) as engine:
+        await opened(engine)
+        assert ended
 
 
 async def test_an_open_waits_for_a_transaction_on_its_changelog(

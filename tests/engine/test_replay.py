@@ -41,7 +41,7 @@ def positions(store: Store) -> dict[str, int]:
 
 
 async def test_the_last_record_of_a_key_counts_and_a_tombstone_deletes(store: Store) -> None:
-    replay = Replay(store, {"t": 0, "u": 0}, lambda: 1_000)
+    replay = Replay(store, {"t": 0, "u": 0}, 1_000)
     await replay.apply({"t": records((b"a", b"1"), (b"b", b"1"))}, {"t": 2}, Marker())
     changes = records((b"a", b"2"), (b"b", None), (b"a", b"3"))
     await replay.apply({"t": changes, "u": records((b"x", b"y"))}, {"t": 6, "u": 1}, Marker())
@@ -54,7 +54,7 @@ async def test_the_last_record_of_a_key_counts_and_a_tombstone_deletes(store: St
 
 
 async def test_control_records_alone_move_the_position(store: Store) -> None:
-    replay = Replay(store, {"t": 3}, lambda: 1_000)
+    replay = Replay(store, {"t": 3}, 1_000)
     await replay.apply({}, {"t": 5}, Marker(sequence=7))
     replay.finish(Marker(sequence=7))
     assert positions(store) == {"t": 5}
@@ -66,7 +66,7 @@ async def test_the_event_loop_runs_between_the_batches_of_a_fetch(
 ) -> None:
     monkeypatch.setattr(replaying, "_MOST_KEYS", most_keys)
     monkeypatch.setattr(replaying, "_MOST_BYTES", most_bytes)
-    replay = Replay(store, {"t": 0}, lambda: 1_000)
+    replay = Replay(store, {"t": 0}, 1_000)
     fetched = records(*((b"%05d" % number, b"value") for number in range(100)))
     turns = 0
 
@@ -94,13 +94,13 @@ async def test_a_fetch_that_was_cut_short_is_written_again_as_a_whole(
     def die() -> None:
         raise RuntimeError("killed")
 
-    replay = Replay(store, {"t": 0}, lambda: 1_000)
+    replay = Replay(store, {"t": 0}, 1_000)
     await replay.apply({"t": first}, {"t": 2}, Marker())
     with inject("restore.written", die), pytest.raises(RuntimeError):
         await replay.apply({"t": second}, {"t": 6}, Marker())
     assert positions(store) == {"t": 2}
 
-    again = Replay(store, positions(store), lambda: 1_000)
+    again = Replay(store, positions(store), 1_000)
     await again.apply({"t": second}, {"t": 6}, Marker())
     assert table(store, "t") == {b"a": b"2", b"c": b"2", b"d": b"2"}
     assert positions(store) == {"t": 6}
@@ -111,7 +111,34 @@ async def test_a_restore_waits_for_a_stalled_store_without_holding_up_the_rest(
 ) -> None:
     answers = iter([True, True, False])
     monkeypatch.setattr(Store, "stalled", property(lambda self: next(answers)))
-    replay = Replay(store, {"t": 0}, lambda: 1_000)
+    replay = Replay(store, {"t": 0}, 1_000)
     await replay.apply({"t": records((b"a", b"1"))}, {"t": 1}, Marker())
     assert next(answers, None) is None
     assert table(store, "t") == {b"a": b"1"}
+
+
+async def test_a_store_that_stays_stalled_is_written_after_a_while_and_says_why(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "stalled", True)
+    monkeypatch.setattr(replaying, "_PATIENCE", 0.02)
+    replay = Replay(store, {"t": 0}, 1_000)
+    async with asyncio.timeout(10):
+        await replay.apply({"t": records((b"a", b"1"))}, {"t": 1}, Marker())
+    assert table(store, "t") == {b"a": b"1"}
+
+
+async def test_a_store_is_as_old_as_when_it_last_held_all_that_there_was(store: Store) -> None:
+    def at() -> int:
+        assert store.progress is not None
+        return decode_progress(store.progress, "the store").at
+
+    replay = Replay(store, {"t": 0}, 1_000)
+    await replay.apply({"t": records((b"a", b"1"))}, {"t": 1}, Marker())
+    assert at() == 1_000
+    await replay.apply({"t": records((b"b", b"1"))}, {"t": 2}, Marker(), 2_000)
+    assert at() == 2_000
+    await replay.apply({"t": records((b"c", b"1"))}, {"t": 3}, Marker())
+    assert at() == 2_000
+    replay.finish(Marker(), 3_000)
+    assert at() == 3_000

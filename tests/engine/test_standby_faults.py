@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.errors import TopicAlreadyExistsError
 
 from streamapp import App, Batches
 from streamapp.broker import Broker
@@ -27,6 +28,7 @@ from streamapp.state.store import StoreMemory, TableWrites
 from tests.brokers import BrokerUnderTest, admin_client
 from tests.engine.running import make_app, running
 from tests.engine.test_engine import publish
+from tests.engine.test_recovery import end_fetching
 from tests.engine.test_standby import at_work, caught_up
 from tests.polling import eventually
 
@@ -145,7 +147,8 @@ CHANGELOG = "standby-app-counts-changelog"
 
 
 async def write_changelog(pair: Pair, *keys: bytes, policy: str = "compact") -> None:
-    await pair.kafka.create_topic(CHANGELOG, partitions=1, cleanup_policy=policy)
+    with suppress(TopicAlreadyExistsError):
+        await pair.kafka.create_topic(CHANGELOG, partitions=1, cleanup_policy=policy)
     async with AIOKafkaProducer(bootstrap_servers=pair.kafka.bootstrap) as producer:
         for key in keys:
             await producer.send_and_wait(CHANGELOG, b"1", key=key, partition=0)
@@ -289,6 +292,55 @@ async def test_a_stop_waits_for_what_is_being_written(
         assert stores.positions() == {0: 3}
 
 
+async def test_a_standby_whose_consumer_has_ended_takes_another(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+    begin = Standby._begin
+
+    async def doomed(alone: Standby, consumer: Any) -> None:
+        if not ended:
+            ended.append(consumer)
+            end_fetching(consumer)
+        await begin(alone, consumer)
+
+    monkeypatch.setattr(Standby, "_begin", doomed)
+    await write_changelog(pair, b"a")
+    async with following(pair) as (alone, stores):
+        await eventually(lambda: alone.lags == {0: {CHANGELOG: 0}})
+        assert stores.positions() == {0: 1}
+        assert ended
+
+
+async def test_a_standby_that_is_behind_is_as_old_as_when_it_was_not(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = round(time.time() * 1000)
+
+    def at(stores: TaskStores) -> int:
+        progress = stores.progress(0) if stores.is_open(0) else None
+        return 0 if progress is None else progress.at
+
+    await write_changelog(pair, b"a")
+    async with following(pair) as (_, stores):
+        await eventually(lambda: at(stores) >= now)
+        current = at(stores)
+
+    await write_changelog(pair, b"b", b"c")
+    with monkeypatch.context() as patch:
+        # As if the end of the changelog were further away than it is.
+        patch.setattr(AIOKafkaConsumer, "last_stable_offset", lambda *_: 10)
+        async with following(pair) as (alone, stores):
+            await eventually(lambda: alone.records == 2)
+            assert stores.positions() == {0: 3}
+            assert at(stores) == current
+
+    await write_changelog(pair, b"d")
+    async with following(pair) as (alone, stores):
+        await eventually(lambda: alone.records == 1)
+        assert at(stores) > current
+
+
 async def test_a_quiet_standby_is_told_that_it_is_up_to_date_while_the_broker_answers(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,10 +349,10 @@ async def test_a_quiet_standby_is_told_that_it_is_up_to_date_while_the_broker_an
     in_the_dark = 0
     note = Standby._note
 
-    def counted(alone: Standby, followed: Any, now: int, fresh: bool) -> None:
+    def counted(alone: Standby, followed: Any, now: int, current: bool) -> None:
         nonlocal in_the_dark
-        in_the_dark += not fresh
-        note(alone, followed, now, fresh)
+        in_the_dark += not current
+        note(alone, followed, now, current)
 
     monkeypatch.setattr(Standby, "_note", counted)
 

@@ -121,6 +121,15 @@ def test_a_store_is_too_old_when_its_changelogs_keep_deletes_for_less(
     assert shelf.is_empty() is too_old
 
 
+def test_data_that_nobody_says_the_age_of_is_too_old(shelf: Shelf) -> None:
+    store = shelf.keeper.open()
+    store.write([TableWrites("t", [(b"key", b"value")])], None)
+    store.close()
+    store = shelf.keeper.open()
+    assert store.get(b"t\0key") is None
+    store.close()
+
+
 # ---------------------------------------------------------------------- on a broker
 
 

@@ -1,0 +1,162 @@
+"""What a restore takes of changelogs and markers that somebody else goes on writing, and when it is current."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+
+from streamapp import App, Batches
+from streamapp.engine.marker import MARKER_KEY, Marker, Progress, encode
+from streamapp.engine.progress import Opening
+from streamapp.engine.restore import Restore
+from streamapp.engine.stores import progress_of
+from streamapp.state.store import Store, TableWrites
+from tests.engine.tasks import MEMORY, Record, an_app
+
+DAY = 86_400_000
+
+
+class Logs:
+    """A task's topics in memory, posing as its readers: what is read of them may be behind their ends."""
+
+    def __init__(self, ends: dict[TopicPartition, int]) -> None:
+        self.records: dict[TopicPartition, list[Record]] = {tp: [] for tp in ends}
+        self.most = 1_000
+        self._ends = ends
+        self._at: dict[TopicPartition, int] = {}
+
+    def append(self, tp: TopicPartition, *pairs: tuple[bytes, bytes | None]) -> None:
+        log = self.records[tp]
+        log += [Record(len(log) + n, 0, key, value) for n, (key, value) in enumerate(pairs)]
+
+    @asynccontextmanager
+    async def reader(self) -> AsyncIterator[Logs]:
+        yield self
+
+    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """As a reader."""
+
+    def rest(self) -> None:
+        """As a reader."""
+
+    def read(self, tp: TopicPartition, offset: int) -> None:
+        self._at[tp] = offset
+
+    async def begins(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 0)
+
+    async def stable_ends(
+        self, partitions: list[TopicPartition], name: str
+    ) -> dict[TopicPartition, int]:
+        return {tp: self._ends[tp] for tp in partitions}
+
+    async def fetch(self, *partitions: TopicPartition) -> tuple[Any, Any]:
+        fetched = {
+            tp: self.records[tp][self._at[tp] : self._at[tp] + self.most] for tp in partitions
+        }
+        for tp, found in fetched.items():
+            self._at[tp] += len(found)
+        return fetched, {tp: self._at[tp] for tp in partitions}
+
+
+def counting() -> App:
+    app = an_app("shop")
+    counts = app.BatchTable("counts", default=int)
+
+    @app.batch_agent(app.topic("in", value_type=bytes))
+    async def count(batches: Batches) -> None:
+        async for _ in batches:
+            counts["a"] += 1
+
+    return app
+
+
+[TOPOLOGY] = counting().topologies()
+MARKS = TopicPartition(TOPOLOGY.checkpoint_topic, 0)
+CHANGES = TopicPartition(TOPOLOGY.changelog("counts"), 0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "store", "app/topology/0", MEMORY)
+    yield store
+    store.close()
+
+
+def marker(sequence: int) -> tuple[bytes, bytes]:
+    return MARKER_KEY, encode(Marker(sequence=sequence))
+
+
+def restoring(logs: Logs, store: Store, now: int = DAY) -> Restore:
+    async def agreed(marker: Marker) -> None:
+        del marker
+
+    return Restore(
+        logs,  # type: ignore[arg-type]
+        TOPOLOGY,
+        0,
+        store,
+        lambda: now,
+        agreed,
+        Opening("count/0", lambda: 0.0),
+    )
+
+
+@pytest.mark.parametrize("most", [1, 1_000])
+async def test_what_comes_in_behind_the_ends_that_it_found_is_left_alone(
+    store: Store, most: int
+) -> None:
+    logs = Logs({MARKS: 2, CHANGES: 3})
+    logs.most = most
+    logs.append(MARKS, marker(1), marker(2), marker(3))
+    logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"), (b"a", b"2"), (b"a", b"3"), (b"b", None))
+    restore = restoring(logs, store)
+    found, positions = await restore.run()
+
+    assert found is not None
+    assert found.sequence == 2
+    assert positions == {"counts": 3}
+    assert store.get(b"counts\0a") == b"2"
+    assert store.get(b"counts\0b") == b"1"
+    assert restore.records == 3
+
+
+@pytest.mark.parametrize(("kept", "at"), [(None, 7 * DAY), (DAY, DAY)])
+async def test_on_its_way_a_store_is_as_old_as_it_was_and_at_the_end_it_is_current(
+    store: Store, kept: int | None, at: int
+) -> None:
+    """An empty store has missed nothing yet; deletes that another has not read may go meanwhile."""
+    if kept is not None:
+        progress = Progress(marker=Marker(sequence=1), positions={"counts": 1}, at=kept)
+        store.write([TableWrites("counts", [(b"a", b"1")])], encode(progress))
+    logs = Logs({MARKS: 1, CHANGES: 3})
+    logs.most = 1
+    logs.append(MARKS, marker(1))
+    logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"), (b"a", None))
+    fetch, fetches = logs.fetch, 0
+
+    async def killed(*partitions: TopicPartition) -> Any:
+        nonlocal fetches
+        if CHANGES in partitions:
+            fetches += 1
+            if fetches > 1:
+                raise RuntimeError("killed")
+        return await fetch(*partitions)
+
+    logs.fetch = killed  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="killed"):
+        await restoring(logs, store, 7 * DAY).run()
+    progress_now = progress_of(store)
+    assert progress_now is not None
+    assert progress_now.at == at
+
+    logs.fetch = fetch  # type: ignore[method-assign]
+    await restoring(logs, store, 8 * DAY).run()
+    progress_now = progress_of(store)
+    assert progress_now is not None
+    assert progress_now.at == 8 * DAY
