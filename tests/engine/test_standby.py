@@ -123,12 +123,23 @@ async def test_a_worker_that_is_killed_is_replaced_at_the_cost_of_the_lag(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    changelogs = {
+        table: await kafka.create_topic(
+            f"app-{table}-changelog",
+            partitions=4,
+            cleanup_policy="compact",
+            # Its records are counted in the end.
+            min_compaction_lag_ms=3_600_000,
+        )
+        for table in (f"{kafka.prefix}totals", f"{kafka.prefix}counts")
+    }
     reached: dict[int, dict[str, int]] = {}
     run = Restore.run
 
     async def watched(restore: Restore) -> Any:
         marker, positions = await run(restore)
-        reached[restore._partition] = dict(positions)
+        if restore._topology.name == "count":
+            reached[restore._partition] = dict(positions)
         return marker, positions
 
     cluster = Cluster(kafka, "exactly_once", tmp_path / "a", STREAMAPP_TEST_STANDBYS="1")
@@ -155,8 +166,8 @@ async def test_a_worker_that_is_killed_is_replaced_at_the_cost_of_the_lag(
 
     # No changelog record of theirs was applied twice, and none was left out.
     written = 0
-    for table in (f"{kafka.prefix}totals", f"{kafka.prefix}counts"):
-        for record in await read_all(kafka.bootstrap, f"{kafka.prefix}app-{table}-changelog"):
+    for table, changelog in changelogs.items():
+        for record in await read_all(kafka.bootstrap, changelog):
             if (task := record.partition) in theirs:
                 written += began[task][table] <= record.offset < reached[task][table]
     assert followed + restored == written
