@@ -65,7 +65,7 @@ class ErrorHandling:
         self._settings = settings
         self._monotonic = monotonic
         self._chance = chance
-        #: Attempts at the part at hand that have failed.
+        #: Attempts at the part at hand that have failed; at most once, the parts in a row.
         self._failed = 0
         #: What is spent, by the budget that a policy names.
         self._spent: dict[Budget, Budget] = {}
@@ -90,7 +90,7 @@ class ErrorHandling:
         if directive in _SKIPS and not case.can(directive):
             directive = OnError.RETRY
         if self._settings.guarantee is Guarantee.AT_MOST_ONCE and part.slices:
-            return self._lost(case, directive), 0.0
+            return self._lost(case, directive)
         if directive is OnError.RETRY:
             self._failed += 1
             if self._failed < policy.attempts:
@@ -113,12 +113,27 @@ class ErrorHandling:
         self._spend(policy.skips, "skips", case, "nothing of it was committed")
         return condemned_batch(part, fault), 0.0
 
-    def _lost(self, case: _Case, directive: OnError) -> list[Part]:
-        """Return what is left under at most once: offsets are committed, and nothing runs again."""
-        part, fault = case.part, case.fault
+    def _lost(self, case: _Case, directive: OnError) -> tuple[list[Part], float]:
+        """Return what is left under at most once: offsets are committed, and nothing runs again.
+
+        Each batch that fails while something is down is lost, so what would be attempts at one of
+        them are counted over all that fail in a row.
+        """
+        part, fault, policy = case.part, case.fault, case.policy
         records = len(part.places)
         gone = f"at most once, so {records} records are lost"
         kept: Part | None = None
+        pause = 0.0
+        if directive is OnError.RETRY:
+            self._failed += 1
+            if self._failed < policy.attempts:
+                pause = policy.backoff.delay(self._failed - 1, self._chance())
+            else:
+                case = case._replace(told=f"{case.told}, {self._failed} batches in a row")
+                self._failed = 0
+                directive = policy.then
+                if directive in _SKIPS and not case.can(directive):
+                    directive = OnError.ESCALATE
         match directive:
             case OnError.SKIP_BATCH:
                 kept = part._replace(condemned=fault)
@@ -127,17 +142,17 @@ class ErrorHandling:
             case OnError.RESTART | OnError.STOP | OnError.ESCALATE:
                 self._give_up(case, directive, gone)
         if kept is not None:
-            self._spend(case.policy.skips, "skips", case, gone)
+            self._spend(policy.skips, "skips", case, gone)
             records -= len(kept.places)
         log.error(
             "%s: at most once, so %d records are lost", case.told, records, exc_info=fault.error
         )
-        return [] if kept is None else [kept]
+        return [] if kept is None else [kept], pause
 
     def _give_up(self, case: _Case, directive: OnError, outcome: str) -> None:
         if directive is OnError.RESTART:
             self._spend(case.policy.restarts, "restarts", case, outcome)
-            raise TaskClosed(case.told) from case.fault.error
+            raise TaskClosed(f"{case.told}: {outcome}") from case.fault.error
         if directive is OnError.STOP:
             raise AgentStopped(
                 f"{case.told}: {outcome}; it is stopped, and the worker goes on without it"

@@ -11,12 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp import App, Batches, Budget, Count, ErrorPolicy, OnError
+from streamapp import App, Backoff, Batches, Budget, Count, ErrorPolicy, OnError
+from streamapp.engine.checkpoint import Slice
+from streamapp.engine.error_handling import ErrorHandling
+from streamapp.engine.parts import Fault, Part
+from streamapp.engine.settings import EngineSettings, Guarantee
 from streamapp.engine.topic import Topic
-from streamapp.errors import AgentFailed
+from streamapp.errors import AgentFailed, TaskClosed
 from streamapp.state.table import Table
 from streamapp.testing import AppTest
-from tests.engine.tasks import an_app
+from tests.engine.tasks import Record, an_app
 from tests.state.quick import QUICK
 
 
@@ -473,6 +477,83 @@ async def test_at_most_once_runs_nothing_again(errors: Any, letters: list[int]) 
         assert echoed(t, j) == [4]
         assert [letter.offset for letter in t.dead_letters] == letters
         assert t.ledger[-1].batches[-1].until_offset == 5
+
+
+async def test_at_most_once_a_service_that_is_down_costs_so_many_batches_and_ends_the_worker() -> (
+    None
+):
+    j = job(ErrorPolicy(attempts=4), error=ConnectionError)
+    async with j.run(processing_guarantee="at_most_once") as t:
+        with pytest.raises(AgentFailed) as raised:
+            for _ in range(20):
+                await t.send(j.numbers, -1)
+        assert len(j.given) == 4
+    assert (
+        "in numbers:0:3-4 at offset 3 of numbers (ConnectionError: no -1), 4 batches in a row: "
+        in (message := str(raised.value))
+    )
+    assert "at most once, so 1 records are lost" in message
+
+
+async def test_at_most_once_a_batch_that_does_well_gives_the_next_all_attempts() -> None:
+    j = job(ErrorPolicy(attempts=3), error=ConnectionError)
+    async with j.run(processing_guarantee="at_most_once") as t:
+        for number in (-1, -1, 1, -1, -1, 2):
+            await t.send(j.numbers, number)
+        assert echoed(t, j) == [1, 2]
+
+
+async def test_at_most_once_may_keep_the_record_after_so_many_batches() -> None:
+    j = job(ErrorPolicy(attempts=3, then=OnError.SKIP_RECORD), error=ConnectionError)
+    async with j.run(processing_guarantee="at_most_once") as t:
+        for _ in range(4):
+            await t.send(j.numbers, -1)
+        assert [letter.offset for letter in t.dead_letters] == [2]
+
+
+async def test_at_most_once_windows_that_cannot_be_closed_end_the_worker() -> None:
+    app = an_app()
+    words = app.topic("words", value_type=str, event_time=lambda word: int(word[1:]) * 1000)
+    counts = app.BatchTable("counts", aggregate=Count(), key_type=str).tumbling(10)
+
+    @app.batch_agent(words, errors=ErrorPolicy(attempts=3))
+    async def add_up(batches: Batches) -> None:
+        async for batch in batches:
+            for word in batch:
+                counts[word] += 1
+
+    @counts.on_close
+    def tell(window: Any, values: Any) -> None:
+        raise Poisoned("in the window")
+
+    async with app.test(
+        partitions=1, error_policies=True, processing_guarantee="at_most_once"
+    ) as t:
+        await feed(t, words, ["a1", "b2"])
+        with pytest.raises(AgentFailed, match="3 batches in a row: at most once"):
+            for second in range(25, 40):
+                await t.send(words, f"c{second}")
+
+
+def handling(policy: ErrorPolicy) -> tuple[ErrorHandling, Part]:
+    """What becomes of a part of three records, at most once; pauses are as long as they can be."""
+    settings = EngineSettings(guarantee=Guarantee.AT_MOST_ONCE, errors=policy)
+    [topology] = job().app.topologies()
+    records = [Record(offset=offset) for offset in range(3)]
+    part = Part([Slice("numbers", 0, 3, records)])
+    return ErrorHandling(topology, 0, settings, lambda: 0.0, lambda: 0.0), part
+
+
+def test_at_most_once_pauses_grow_from_batch_to_batch() -> None:
+    errors, part = handling(ErrorPolicy(attempts=5, backoff=Backoff(0.1, 0.3)))
+    lost = [errors.failed(part, Fault(ConnectionError("down"))) for _ in range(4)]
+    assert lost == [([], 0.1), ([], 0.2), ([], 0.3), ([], 0.3)]
+
+
+def test_at_most_once_a_restart_says_what_is_lost() -> None:
+    errors, part = handling(ErrorPolicy({Poisoned: OnError.RESTART}))
+    with pytest.raises(TaskClosed, match=r"numbers:0:0-3 .*: at most once, so 3 records are lost"):
+        errors.failed(part, Fault(Poisoned()))
 
 
 # ---------------------------------------------------------------------- what is said of it
