@@ -23,6 +23,11 @@ class Buffer:
         #: Ranges of offsets that were removed before they were read, and are in no slice yet.
         self.lost: list[tuple[int, int]] = []
 
+    def jump(self, offset: int, until: int) -> None:
+        """Go on behind a range that is gone: what is read next begins there, also when it is read again."""
+        self.lost.append((offset, until))
+        self.until = until
+
     def take(self, topic: str, most: int) -> Slice:
         """Return at most so many records, with the offset where they end."""
         if len(self.records) <= most:

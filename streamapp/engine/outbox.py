@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from streamapp.errors import RecordError
 from streamapp.state.ended import Ended
 
-__all__ = ["Headers", "Outbox", "Outgoing", "no_partition"]
+__all__ = ["Headers", "Outbox", "Outgoing", "misdirected", "no_partition"]
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -67,9 +67,9 @@ class Outbox:
                 f"takes {limit:,}: send less, or raise the topic's max.message.bytes and the app's max_record_bytes"
             )
         if record.partition is not None:
-            count = self._partitions.get(record.topic)
-            if count is not None and not 0 <= record.partition < count:
-                raise no_partition(record.topic, record.partition, count)
+            error = misdirected([record], self._partitions)
+            if error is not None:
+                raise error
         self.records.append(record)
 
     def limit(self, topic: str) -> int:
@@ -85,6 +85,20 @@ class Outbox:
         """The batch is over: what was not taken is dropped, and nothing is sent any more."""
         ended: Any = Ended("a topic's send()")
         self.records = ended
+
+
+def misdirected(records: Iterable[Outgoing], partitions: Mapping[str, int]) -> RecordError | None:
+    """Return the error of the first record for a partition that is not there.
+
+    Arguments:
+        partitions: partition counts of topics, as far as they are known.
+    """
+    for record in records:
+        if record.partition is not None:
+            count = partitions.get(record.topic)
+            if count is not None and not 0 <= record.partition < count:
+                return no_partition(record.topic, record.partition, count)
+    return None
 
 
 def no_partition(topic: str, partition: int, count: int) -> RecordError:

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from streamapp.engine.agreement import check_agreement
+from streamapp.engine.agreement import OffsetsDisagree, check_agreement
 from streamapp.engine.buffer import Buffer
+from streamapp.engine.cancellation import stray_cancellations
 from streamapp.engine.checkpoint import Checkpoint, Slice
 from streamapp.engine.error_handling import ErrorHandling, ranges
 from streamapp.engine.foreach import INTENT_KEY, Intent
 from streamapp.engine.marker import MARKER_KEY, Marker, encode
-from streamapp.engine.outbox import Outgoing
+from streamapp.engine.outbox import Outgoing, misdirected
 from streamapp.engine.pace import Pace
 from streamapp.engine.parts import Part
 from streamapp.engine.producer import TaskProducer
@@ -42,6 +43,7 @@ from streamapp.errors import (
     AgentStopped,
     DamagedStoreError,
     FullDiskError,
+    RecordError,
     TaskClosed,
     TransactionTimedOut,
 )
@@ -226,7 +228,7 @@ class TaskRunner:
         """Take note that what was not read up to an offset is gone: the next batch tells the ledger."""
         buffer = self._buffers.get(topic)
         if buffer is not None:
-            buffer.lost.append((offset, until))
+            buffer.jump(offset, until)
 
     def position(self, topic: str) -> int | None:
         """Return up to where a source was taken in, or `None` while the task is opening."""
@@ -250,15 +252,16 @@ class TaskRunner:
     async def _run(self) -> None:
         while not self._stopping.is_set() and self.stopped is None:
             try:
-                if not self._own or not self._producer.is_open or self.task is None:
-                    self._opening = True
-                    try:
-                        await self._open()
-                        self._own = True
-                    finally:
-                        self._opening = False
-                await self._seek()
-                await self._work()
+                with stray_cancellations():
+                    if not self._own or not self._producer.is_open or self.task is None:
+                        self._opening = True
+                        try:
+                            await self._open()
+                            self._own = True
+                        finally:
+                            self._opening = False
+                    await self._seek()
+                    await self._work()
             except _Revoked:
                 return
             except AgentStopped as error:
@@ -353,18 +356,26 @@ class TaskRunner:
 
     async def _agreed(self, marker: Marker) -> None:
         """Compare the marker's offsets with the group's."""
-        await check_agreement(
-            self._group.committed,
-            {
-                tp.topic: marker.sources[tp.topic]
-                for tp in self.sources
-                if tp.topic in marker.sources
-            },
-            self.partition,
-            self._topology.name,
-            self._topology.group,
-            self._topology.checkpoint_topic,
-        )
+        try:
+            await check_agreement(
+                self._group.committed,
+                {
+                    tp.topic: marker.sources[tp.topic]
+                    for tp in self.sources
+                    if tp.topic in marker.sources
+                },
+                self.partition,
+                self._topology.name,
+                self._topology.group,
+                self._topology.checkpoint_topic,
+            )
+        except OffsetsDisagree as error:
+            # A worker that was still since it read the marker sees what the next owner has committed.
+            if await self._group.membership.confirmed(self.epoch):
+                raise
+            raise TaskClosed(
+                "the group's offsets have moved, and others may have its partitions by now"
+            ) from error
 
     async def _take_store(self) -> Store:
         """Return the task's store: as a standby has kept it, if this worker was one."""
@@ -483,28 +494,43 @@ class TaskRunner:
             ):  # no agent's: the task has lost its place, or its records
                 raise
             except Exception as error:
-                fault = task.fault(error)
-                await task.abort()
-                if task.store.damage is not None:
-                    raise task.store.damage from error
-                instead, pause = self._errors.failed(part, fault)
-                parts.extendleft(reversed(instead))
-                await self._pause(pause)
+                parts.extendleft(reversed(await self._failed(task, part, error)))
             else:
-                await self._publish(task, checkpoint, part.slices)
+                if (nowhere := await self._misdirected(checkpoint)) is not None:
+                    parts.extendleft(reversed(await self._failed(task, part, nowhere)))
+                else:
+                    await self._publish(task, checkpoint, part.slices)
             if parts and self._stopping.is_set() and not once:
                 raise _Revoked
+
+    async def _failed(self, task: Task, part: Part, error: Exception) -> list[Part]:
+        """Take back a part that failed; return what is processed in its place, after a pause."""
+        fault = task.fault(error)
+        await task.abort()
+        if task.store.damage is not None:
+            raise task.store.damage from error
+        instead, pause = self._errors.failed(part, fault)
+        await self._pause(pause)
+        return instead
+
+    async def _misdirected(self, checkpoint: Checkpoint) -> RecordError | None:
+        """Make topics that are sent to and not there; return the error of a partition that they lack.
+
+        How many they have is known from then on, when the batch is processed again: the record at
+        hand is to blame then.
+        """
+        partitions = self._group.surroundings.partitions
+        unknown = {record.topic for record in checkpoint.outputs} - partitions.keys()
+        if unknown:
+            await self._group.make_topics(unknown)
+        # Also without: another task may have made one since this batch was processed.
+        return misdirected(checkpoint.outputs, partitions)
 
     async def _publish(self, task: Task, checkpoint: Checkpoint, slices: Sequence[Slice]) -> None:
         # An agent may have made nothing of what it was told when it read.
         if task.store.damage is not None:
             raise task.store.damage
         fault_point("checkpoint.processed")
-        unknown = {
-            record.topic for record in checkpoint.outputs
-        } - self._group.surroundings.partitions.keys()
-        if unknown:
-            await self._group.make_topics(unknown)
         if self._settings.guarantee is Guarantee.AT_LEAST_ONCE:
             if not await self._group.membership.still_here(self.epoch):
                 raise TaskClosed("others may have its partitions by now")

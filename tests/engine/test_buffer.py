@@ -38,7 +38,7 @@ def test_each_offset_is_in_a_slice_or_lost_in_one(actions: list[tuple[str, int]]
             continue
         position = after.stop
         if action == "jump":
-            buffer.lost.append((after.start, after.stop))
+            buffer.jump(after.start, after.stop)
             lost.update(after)
             continue
         if action == "feed":

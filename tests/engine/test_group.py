@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin.records_to_delete import RecordsToDelete
@@ -16,9 +17,11 @@ from kio.schema.errors import ErrorCode
 
 from streamapp import App, Batches
 from streamapp.broker import Broker
-from streamapp.engine import agent
+from streamapp.engine import agent, runner, seams
+from streamapp.engine.agreement import OffsetsDisagree
 from streamapp.engine.engine import Engine
 from streamapp.engine.group import Group
+from streamapp.engine.producer import OutputProducer
 from streamapp.engine.restore import Restore
 from streamapp.engine.runner import TaskRunner
 from streamapp.errors import StreamappError
@@ -152,6 +155,64 @@ async def test_a_topic_that_grows_ends_the_worker(echo: Echo) -> None:
         assert "group-in had 1 partitions when the worker started" in str(echo.app.failure)
 
 
+# ---------------------------------------------------------------------- what tasks wait for
+
+
+async def test_a_task_opens_anew_when_what_it_waits_for_is_cancelled(
+    kafka: BrokerUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = OutputProducer._start
+    never = asyncio.Event()
+    starts: list[int] = []
+
+    async def slow(output: OutputProducer) -> Any:
+        starts.append(1)
+        if len(starts) == 1:
+            await never.wait()
+        return await start(output)
+
+    monkeypatch.setattr(OutputProducer, "_start", slow)
+    echo = Echo(kafka, tmp_path, processing_guarantee="at_least_once")
+    async with running(echo.app) as engine:
+        group = await opened(engine)
+        await publish(kafka, "in", [b"a"])
+        await eventually(lambda: starts)
+        # As it is closed for all tasks when another one's delivery has failed.
+        await group.output.close()
+        await echo.sent(b"a")
+        assert echo.app.failure is None
+    assert left_behind() == []
+
+
+async def test_a_worker_that_the_group_has_replaced_does_not_ask_who_reset_its_offsets(
+    echo: Echo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(echo.kafka, "in", [b"a"])
+    await run_once(echo.app)
+    heartbeat = seams.heartbeat
+    stalled, asked = asyncio.Event(), asyncio.Event()
+
+    async def checked(*_: Any) -> None:
+        if not stalled.is_set():
+            stalled.set()
+            raise OffsetsDisagree("the next owner has committed since the marker was read")
+
+    async def refused_once(*member: Any) -> bool:
+        if stalled.is_set() and not asked.is_set():
+            asked.set()
+            return False
+        return await heartbeat(*member)
+
+    monkeypatch.setattr(runner, "check_agreement", checked)
+    monkeypatch.setattr(seams, "heartbeat", refused_once)
+    again = Echo(echo.kafka, tmp_path)
+    async with running(again.app):
+        await publish(echo.kafka, "in", [b"b"])
+        await again.sent(b"a", b"b")
+        assert again.app.failure is None
+    assert asked.is_set()
+
+
 # ---------------------------------------------------------------------- what is fetched
 
 
@@ -202,6 +263,40 @@ async def test_records_that_retention_took_are_skipped_even_if_nobody_says_at_fi
         await again.sent(b"a", b"a", b"a", b"b")
         assert next(failures, None) is None
         assert again.app.failure is None
+
+
+async def test_what_retention_took_is_told_once_even_if_the_next_fetch_fails(
+    echo: Echo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(echo.kafka, "in", [b"a"] * 3)
+    await run_once(echo.app)
+    await publish(echo.kafka, "in", [b"gone"] * 5 + [b"b"])
+    async with admin_client(echo.kafka.bootstrap) as admin:
+        tp = TopicPartition("group-in", 0)
+        await admin.delete_records({tp: RecordsToDelete(before_offset=8)})
+
+    jump, getmany = Group._jump, AIOKafkaConsumer.getmany
+    jumped, failed = asyncio.Event(), asyncio.Event()
+
+    async def jumping(group: Group, *where: Any) -> None:
+        await jump(group, *where)
+        jumped.set()
+
+    async def failing(consumer: AIOKafkaConsumer, *partitions: Any, **options: Any) -> Any:
+        if jumped.is_set() and not failed.is_set():
+            failed.set()
+            raise CorruptRecordException("Invalid CRC of a neighbour")
+        return await getmany(consumer, *partitions, **options)
+
+    monkeypatch.setattr(Group, "_jump", jumping)
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", failing)
+    again = Echo(echo.kafka, tmp_path)
+    async with running(again.app):
+        await again.sent(b"a", b"a", b"a", b"b")
+    assert failed.is_set()
+    ledger = await read_all(echo.kafka.bootstrap, "group-app-echo-ledger")
+    told = [jump for record in ledger for jump in msgspec.json.decode(record.value)["jumps"]]
+    assert [(jump["from"], jump["until"]) for jump in told] == [(3, 8)]
 
 
 async def test_a_source_that_was_made_anew_ends_the_worker(echo: Echo, tmp_path: Path) -> None:

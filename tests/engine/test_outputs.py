@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from kio.schema.errors import ErrorCode
 
 from streamapp import App, Batches
 from streamapp.broker import Broker
 from streamapp.engine import producer as producers
-from streamapp.errors import RecordError
+from streamapp.engine import provisioning
 from tests.brokers import BrokerUnderTest
 from tests.engine.running import make_app, run_once, running
 from tests.engine.test_engine import publish
@@ -69,23 +70,102 @@ async def test_a_partition_that_is_not_there_is_the_error_of_its_record(
     assert b"partition 7 of nowhere-out, which has 1" in error
 
 
-@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-async def test_in_a_topic_that_nobody_declared_it_ends_the_worker_instead_of_being_tried_for_ever(
-    embedded: Broker, tmp_path: Path, guarantee: str
-) -> None:
-    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "nowhere-")
-    await kafka.create_topic("in", partitions=1)
-    await publish(kafka, "in", [b"a"])
-    app = make_app(kafka, tmp_path, processing_guarantee=guarantee, topic_partitions=1)
+def scattering(kafka: BrokerUnderTest, state: Path, guarantee: str) -> App:
+    """An application that sends each number to its partition of a topic that nobody declared."""
+    app = make_app(kafka, state, processing_guarantee=guarantee, topic_partitions=1)
 
-    @app.batch_agent(app.topic("nowhere-in", value_type=bytes), within=0)
-    async def echo(batches: Batches) -> None:
+    @app.batch_agent(app.topic(kafka.topic("in"), value_type=bytes), within=0.5)
+    async def scatter(batches: Batches) -> None:
         async for batch in batches:
             for value in batch:
-                await app.topic("nowhere-out", value_type=bytes).send(value=value, partition=7)
+                late = app.topic(kafka.topic("late"), value_type=bytes)
+                await late.send(value=value, partition=int(value))
 
-    with pytest.raises(RecordError, match="partition 7 of nowhere-out, which has 1"):
-        await run_once(app)
+    return app
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_in_a_topic_that_nobody_declared_it_costs_its_record_too(
+    embedded: Broker, tmp_path: Path, guarantee: str
+) -> None:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "late-")
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"0", b"7", b"-1", b"0"])
+    await run_once(scattering(kafka, tmp_path, guarantee))
+    sent = await read_all(kafka.bootstrap, kafka.topic("late"))
+    assert [record.value for record in sent] == [b"0", b"0"]
+    letters = await read_all(kafka.bootstrap, "late-app-dead-letters")
+    assert [letter.value for letter in letters] == [b"7", b"-1"]
+    headers = dict(letters[0].headers)
+    assert headers["streamapp-agent"] == b"scatter"
+    assert b"partition 7 of late-late, which has 1" in headers["streamapp-error"]
+
+
+async def test_at_most_once_it_costs_the_batch_and_the_worker_goes_on(
+    embedded: Broker, tmp_path: Path
+) -> None:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "late-")
+    await kafka.create_topic("in", partitions=1)
+    async with running(app := scattering(kafka, tmp_path, "at_most_once")):
+        await publish(kafka, "in", [b"7"])
+        await eventually(lambda: letters_of(kafka, [b"7"]))
+        await publish(kafka, "in", [b"0"])
+        await eventually(lambda: late_says(kafka, [b"0"]))
+        assert app.failure is None
+
+
+async def test_a_topic_that_nobody_declared_waits_for_a_broker_as_long_as_the_worker_runs(
+    embedded: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "late-")
+    await kafka.create_topic("in", partitions=1)
+    app = scattering(kafka, tmp_path, "exactly_once")
+    async with running(app):
+        failures = [KafkaConnectionError("nobody is there") for _ in range(2)]
+
+        class Away(provisioning.AIOKafkaAdminClient):  # type: ignore[misc]
+            async def start(self) -> None:
+                if failures:
+                    raise failures.pop()
+                await super().start()
+
+        app.broker_patience = 0.0
+        monkeypatch.setattr(provisioning, "AIOKafkaAdminClient", Away)
+        await publish(kafka, "in", [b"0"])
+        await eventually(lambda: late_says(kafka, [b"0"]))
+        assert failures == []
+        assert app.failure is None
+
+
+async def test_a_partition_that_another_task_has_found_missing_meanwhile_costs_its_record(
+    embedded: Broker, tmp_path: Path
+) -> None:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "late-")
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"7"])
+    app = make_app(kafka, tmp_path, topic_partitions=1)
+
+    @app.batch_agent(app.topic(kafka.topic("in"), value_type=bytes), within=0)
+    async def scatter(batches: Batches) -> None:
+        async for batch in batches:
+            for value in batch:
+                late = app.topic(kafka.topic("late"), value_type=bytes)
+                await late.send(value=value, partition=7)
+                # As when the other task has made the topic.
+                app.engine.groups[0].surroundings.partitions[kafka.topic("late")] = 1
+
+    await run_once(app)
+    assert await letters_of(kafka, [b"7"])
+
+
+async def letters_of(kafka: BrokerUnderTest, values: list[bytes]) -> bool:
+    letters = await read_all(kafka.bootstrap, f"{kafka.prefix}app-dead-letters")
+    return [letter.value for letter in letters] == values
+
+
+async def late_says(kafka: BrokerUnderTest, values: list[bytes]) -> bool:
+    sent = await read_all(kafka.bootstrap, kafka.topic("late"))
+    return [record.value for record in sent] == values
 
 
 async def test_output_goes_on_after_a_batch_was_refused(embedded: Broker, tmp_path: Path) -> None:

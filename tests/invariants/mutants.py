@@ -136,8 +136,8 @@ MUTANTS = (
         "engine/runner.py",
         (
             (
-                "                fault = task.fault(error)\n                await task.abort()\n",
-                "                fault = task.fault(error)\n",
+                "        fault = task.fault(error)\n        await task.abort()\n",
+                "        fault = task.fault(error)\n",
             ),
         ),
     ),
