@@ -35,7 +35,7 @@ BEGIN = 1_767_225_600_000
 _EVERY = 2.0
 #: How much more the last quarter may hold than the third: a part of it, and an allowance for what
 #: comes and goes (memtables, files that wait for compaction).
-_GROWTH = {"resident": (1.05, 8 << 20), "files": (1.0, 8), "disk": (1.25, 8 << 20)}
+_GROWTH = {"resident": (1.05, 0), "files": (1.0, 8), "disk": (1.1, 4 << 20)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,8 @@ def application(names: Names, bootstrap: str, state: str) -> App:
         state_dir=state,
         autodiscover=False,
         topic_partitions=4,
-        engine={"replication": 1},
+        # So little that it is full within the first minutes: what grows after that is a leak.
+        engine={"replication": 1, "store_memory": 8 << 20},
     )
     events = app.topic(names.events, value_type=Event, event_time="time")
     windows = app.topic(names.windows)
