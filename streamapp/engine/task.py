@@ -9,7 +9,7 @@ back. The engine gives it Kafka, the test harness a log in memory; nothing here 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import copy_context
 from typing import Any
 
@@ -21,7 +21,8 @@ from streamapp.engine.checkpoint import Checkpoint, Slice, Surroundings, WindowR
 from streamapp.engine.context import current_outbox
 from streamapp.engine.dead_letters import dead_letter
 from streamapp.engine.foreach import Intent
-from streamapp.engine.key_by import Combiner, KeyBy, UpstreamMark, is_mark, mark_record, read_mark
+from streamapp.engine.key_by import KeyBy, UpstreamMark, is_mark, mark_record, read_mark
+from streamapp.engine.live_sides import LiveSides
 from streamapp.engine.marker import LedgerBatch, LedgerEntry, Marker, Progress
 from streamapp.engine.outbox import Outbox, Outgoing
 from streamapp.engine.parts import Fault
@@ -32,7 +33,7 @@ from streamapp.errors import DecodeError, RecordError, StoreError
 from streamapp.state.cursor import Cursor
 from streamapp.state.plain import PlainState
 from streamapp.state.store import Store, TableWrites
-from streamapp.state.table import Table, TaskWindows, WindowedTable
+from streamapp.state.table import TaskWindows, WindowedTable
 
 __all__ = ["Task"]
 
@@ -58,13 +59,8 @@ class Task:
         self.epoch = 0
         self._settings = settings
         self._world = surroundings
-        self._cursor = Cursor()
-        self._outbox = self._new_outbox()
-        #: The live sides of its tables, by name.
-        self.tables: dict[str, PlainState | TaskWindows] = {}
-        self._plain: list[tuple[Table[Any], PlainState]] = []
-        self._windowed: list[tuple[WindowedTable, TaskWindows]] = []
-        self._combiners: list[Combiner] = []
+        self.context = copy_context()
+        self._live = LiveSides(topology, store, self.context, self._new_outbox)
         self._sources = {source.name: source for source in topology.sources}
         self.marker = Marker()
         self.positions: dict[str, int] = {}
@@ -82,14 +78,6 @@ class Task:
         self._batch: Batch | None = None
         self._in_window = False
         self._latest: int | None = None
-        for table in topology.tables:
-            state = table.open(store, self._cursor)
-            if isinstance(table, WindowedTable):
-                self._windowed.append((table, state))
-            else:
-                self._plain.append((table, state))
-        self._name_tables()
-        self.context = copy_context()
         self._runs = [AgentRun(agent, self.context, self._emit) for agent in topology.agents]
 
     def __repr__(self) -> str:
@@ -100,43 +88,14 @@ class Task:
         """`topology/partition`."""
         return f"{self.topology.name}/{self.partition}"
 
+    @property
+    def tables(self) -> Mapping[str, PlainState | TaskWindows]:
+        """The live sides of its tables, by name."""
+        return self._live.tables
+
     def _new_outbox(self) -> Outbox:
         world = self._world
         return Outbox(world.limits, self._settings.max_record_bytes, world.partitions)
-
-    def _name_tables(self) -> None:
-        self.tables = {table.name: state for table, state in self._plain}
-        self.tables |= {table.name: windows for table, windows in self._windowed}
-
-    # ------------------------------------------------------------------ one attempt
-
-    # What an agent starts has a copy of the context that was the agent's then, and may go on when
-    # the batch is over (a sibling in an `asyncio.gather` of which one raised). So what is bound is
-    # bound for one attempt at one batch, and dead after it.
-
-    def _begin_attempt(self) -> None:
-        self._cursor, self._outbox = Cursor(), self._new_outbox()
-        for _, windows in self._windowed:
-            windows.follow(self._cursor)
-        self._combiners = [
-            Combiner(key_by, self._outbox, self._cursor) for key_by in self.topology.key_bys
-        ]
-        self.context.run(self._bind)
-
-    def _bind(self) -> None:
-        current_outbox.set(self._outbox)
-        for table, state in (*self._plain, *self._windowed):
-            table.bind(state)
-        for combiner in self._combiners:
-            combiner.key_by.bind(combiner)
-
-    def _end_attempt(self) -> None:
-        self._outbox.end()
-        for combiner in self._combiners:
-            combiner.end()
-        self._plain = [(table, state.succeeded()) for table, state in self._plain]
-        self._windowed = [(table, windows.succeeded()) for table, windows in self._windowed]
-        self._name_tables()
 
     def _new_watermarks(self) -> Watermarks:
         sources = {
@@ -157,7 +116,7 @@ class Task:
         Raises:
             StoreError: a windowed table had windows of another shape.
         """
-        for table, _ in self._windowed:
+        for table, _ in self._live.windowed:
             before, now = marker.windows.get(table.name), (table.spec.size, table.spec.step)
             if before is not None and before != now:
                 raise StoreError(
@@ -168,7 +127,7 @@ class Task:
         self.marker = marker
         self.positions = dict(positions)
         self.watermarks.restore(marker.marks, marker.idle, marker.watermark)
-        for table, state in self._windowed:
+        for table, state in self._live.windowed:
             state.restored(marker.closed.get(table.name))
         self._announced = None
 
@@ -197,10 +156,6 @@ class Task:
         """What the store is to know of itself at the last committed checkpoint."""
         return Progress(marker=self.marker, positions=self.positions, at=self._world.clock())
 
-    @property
-    def _states(self) -> list[PlainState | TaskWindows]:
-        return list(self.tables.values())
-
     # ------------------------------------------------------------------ a batch
 
     async def process(
@@ -219,11 +174,11 @@ class Task:
         Raises:
             Exception: what an agent raised, with `abort` still to be called, and `fault` before.
         """
-        self._begin_attempt()
+        self._live.begin()
         try:
             return await self._attempt(slices, caught_up, condemned)
         finally:
-            self._end_attempt()
+            self._live.end()
 
     async def _attempt(
         self, slices: Sequence[Slice], caught_up: Iterable[str], condemned: Fault | None
@@ -233,20 +188,20 @@ class Task:
         self._latest = None
         self._agent, self._batch, self._in_window = None, None, False
         batches = [await self._process(part, now, condemned) for part in slices]
-        self._cursor.clear()
+        self._live.cursor.clear()
         watermark = self.watermarks.advance(now, caught_up) if self.topology.windowed else None
-        late = sum(state.late for _, state in self._windowed)
+        late = sum(state.late for _, state in self._live.windowed)
         self._in_window = True
-        for table, state in self._windowed:
+        for table, state in self._live.windowed:
             self._emit_windows(table, state, watermark)
         self._in_window = False
-        for combiner in self._combiners:
+        for combiner in self._live.combiners:
             combiner.flush(now if self._latest is None else self._latest)
         self._announce(now)
-        writes = [writes for state in self._states if not (writes := state.changes()).empty]
+        writes = [writes for state in self.tables.values() if not (writes := state.changes()).empty]
         self._check_sizes(writes)
         marker = self._next_marker(slices)
-        outputs = self._outbox.take()
+        outputs = self._live.outbox.take()
         entry = LedgerEntry(
             topology=self.topology.name,
             partition=self.partition,
@@ -270,10 +225,10 @@ class Task:
 
     def fault(self, error: Exception) -> Fault:
         """Return what `process` raised with where it was; to be asked before `abort`."""
-        batch, index = self._batch, self._cursor.index
+        batch, index = self._batch, self._live.cursor.index
         if batch is None:
             return Fault(error, in_window=self._in_window)
-        at_hand = batch.records[index].offset if 0 <= index < len(self._cursor.times) else None
+        at_hand = batch.records[index].offset if 0 <= index < len(self._live.cursor.times) else None
         return Fault(error, self._agent, batch.topic, at_hand)
 
     async def _process(self, part: Slice, now: int, condemned: Fault | None) -> LedgerBatch:
@@ -291,7 +246,7 @@ class Task:
             part.from_offset,
             part.until_offset,
             records,
-            self._cursor,
+            self._live.cursor,
             lambda record, error: self._dead_letter(part.topic, record, error),
         )
         if condemned is not None:
@@ -361,12 +316,14 @@ class Task:
     ) -> None:
         self._dead_letters += 1
         target = self._world.dead_letter_topic
-        limit = self._outbox.limit(target)
+        limit = self._live.outbox.limit(target)
         name = None if agent is None else agent.name
-        self._outbox.put(dead_letter(target, topic, self.partition, record, error, limit, name))
+        self._live.outbox.put(
+            dead_letter(target, topic, self.partition, record, error, limit, name)
+        )
 
     def _send_late(self, batch: Batch) -> None:
-        for table, state in self._windowed:
+        for table, state in self._live.windowed:
             if state.late_records and table.late_topic is not None:
                 name = table.late_topic.get_topic_name()
                 for index in state.late_records:
@@ -378,7 +335,7 @@ class Task:
                     ]
                     late = Outgoing(name, record.key, record.value, headers=headers)
                     try:
-                        self._outbox.put(late)
+                        self._live.outbox.put(late)
                     except RecordError as error:  # the headers are what made it too large
                         self._dead_letter(batch.topic, record, error)
             state.late_records = []
@@ -397,7 +354,7 @@ class Task:
             return True
         if watermark is None:
             return False
-        ends = (state.next_close() for _, state in self._windowed)
+        ends = (state.next_close() for _, state in self._live.windowed)
         return any(end is not None and end <= watermark for end in ends)
 
     def _mark(self) -> UpstreamMark | None:
@@ -417,7 +374,7 @@ class Task:
         """Whether windows are open that something is called with when they close."""
         return any(
             table.closer is not None and state.next_close() is not None
-            for table, state in self._windowed
+            for table, state in self._live.windowed
         )
 
     def _announce(self, now: int) -> None:
@@ -427,7 +384,7 @@ class Task:
         self._announcing = mark
         for key_by in self.topology.key_bys:
             for partition in range(self._world.partitions[key_by.name]):
-                self._outbox.put(mark_record(key_by.name, partition, mark, now))
+                self._live.outbox.put(mark_record(key_by.name, partition, mark, now))
 
     def _emit_windows(
         self, table: WindowedTable, state: TaskWindows, watermark: int | None
@@ -456,14 +413,14 @@ class Task:
 
     def _put_window(self, topic: Any, table: WindowedTable, record: WindowRecord) -> None:
         key = table.key_codec.encode(record.key)
-        self._outbox.put(Outgoing(topic.get_topic_name(), key, msgspec.json.encode(record)))
+        self._live.outbox.put(Outgoing(topic.get_topic_name(), key, msgspec.json.encode(record)))
 
     # ------------------------------------------------------------------ the checkpoint
 
     def _check_sizes(self, writes: list[TableWrites]) -> None:
         for table in writes:
             topic = self.topology.changelog(table.table)
-            limit = self._outbox.limit(topic)
+            limit = self._live.outbox.limit(topic)
             for key, value in table.puts:
                 if len(key) + len(value) > limit - 128:
                     Outbox({}, limit).put(Outgoing(topic, key, value))
@@ -478,10 +435,12 @@ class Task:
             watermark=self.watermarks.watermark,
             closed={
                 table.name: state.closed_until
-                for table, state in self._windowed
+                for table, state in self._live.windowed
                 if state.closed_until is not None
             },
-            windows={table.name: (table.spec.size, table.spec.step) for table, _ in self._windowed},
+            windows={
+                table.name: (table.spec.size, table.spec.step) for table, _ in self._live.windowed
+            },
             changelogs=dict(self.positions),
         )
 
@@ -530,8 +489,7 @@ class Task:
         self.marker = checkpoint.marker
         self.positions.update(ends)
         self.store.write(checkpoint.writes, msgspec.json.encode(self.progress))
-        for state in self._states:
-            state.commit()
+        self._live.commit()
         if self._announcing is not None:
             self._announced, self._announcing = self._announcing, None
         self._last_commit = took
@@ -543,9 +501,7 @@ class Task:
         Also those that had done with it: what they remember of it in their local variables did not
         happen either. They begin anew with the next batch.
         """
-        for state in self._states:
-            state.rollback()
-        self._cursor.clear()
+        self._live.rollback()
         self._dead_letters = 0
         self._announcing = None
         self.watermarks.restore(self.marker.marks, self.marker.idle, self.marker.watermark)

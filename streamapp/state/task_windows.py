@@ -88,8 +88,6 @@ class TaskWindows(WindowedState):
         successor = copy(self)
         ended: Any = Ended(f"the table {self.name!r}")
         self._cursor = self._dirty = self._clean = self._live = ended
-        # Or an addition would be late, and silently dropped.
-        self._open_from = None
         return successor
 
     def restored(self, closed_until: int | None) -> None:
