@@ -169,8 +169,8 @@ MUTANTS = (
         "engine/task.py",
         (
             (
-                "        self._outbox.put(dead_letter(",
-                "        _ = (dead_letter(",
+                "        self._live.outbox.put(\n            dead_letter(",
+                "        _ = (\n            dead_letter(",
             ),
         ),
     ),
