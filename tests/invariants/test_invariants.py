@@ -222,7 +222,7 @@ async def test_5_nobody_fences_without_a_word_from_the_group(
     with inject("task.after-fence", lambda: fenced.append("fenced")):
         async with running(counting(kafka, tmp_path)) as engine:
             task = await task_of(engine)
-            await asked.wait()
+            await eventually(asked.is_set, within=20)
             await task.park(5)
     assert fenced == []
 
