@@ -552,7 +552,9 @@ class TaskRunner:
             topic = self._topology.intents_topic
             record = Outgoing(topic, INTENT_KEY, intent.encode(), self.partition)
             await self._producer.commit([record], {}, what="intent")
-        elif guarantee is Guarantee.AT_LEAST_ONCE and not await self._group.still_here(self.epoch):
+        elif guarantee is Guarantee.AT_LEAST_ONCE and not await self._group.membership.still_here(
+            self.epoch
+        ):
             raise TaskClosed("others may have its partitions by now")
 
     async def _commit(self, task: Task, checkpoint: Checkpoint, slices: Sequence[Slice]) -> None:

@@ -17,13 +17,6 @@ def test_records_are_taken_in_order_and_once() -> None:
     assert outbox.take() == []
 
 
-def test_cleared_records_are_gone() -> None:
-    outbox = Outbox({}, 1000)
-    outbox.put(Outgoing("a", b"k", b"1"))
-    outbox.clear()
-    assert outbox.take() == []
-
-
 def test_a_record_over_its_topics_limit_is_refused_by_key_and_size() -> None:
     outbox = Outbox({"small": 500}, 10_000)
     outbox.put(Outgoing("other", b"key", b"x" * 1000))
