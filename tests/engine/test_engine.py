@@ -31,7 +31,7 @@ async def publish(
 ) -> None:
     """Publish values as they are."""
     async with AIOKafkaProducer(
-        bootstrap_servers=kafka.bootstrap, max_request_size=8 << 20
+        bootstrap_servers=kafka.bootstrap, max_request_size=8 << 20, enable_idempotence=True
     ) as producer:
         for value in values:
             await producer.send_and_wait(kafka.topic(topic), value, partition=partition)
