@@ -8,9 +8,11 @@ the next, so only the same refusal several times running counts: see `Refusals`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from aiokafka import errors
 
-__all__ = ["Refusals", "remedy"]
+__all__ = ["Refusals", "causes", "remedy"]
 
 _RIGHTS = "give the worker the right (kafka-acls.sh), and start it again"
 _SIZE = (
@@ -63,13 +65,21 @@ def remedy(error: BaseException) -> str | None:
 
     An error of the engine's own counts as what caused it.
     """
-    seen: BaseException | None = error
-    while seen is not None:
-        for kind in type(seen).__mro__:
+    for cause in causes(error):
+        for kind in type(cause).__mro__:
             if kind in _REMEDIES:
                 return _REMEDIES[kind]
-        seen = seen.__cause__
     return None
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, what caused it, and so on; an error that is among its own causes ends it."""
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        following = following.__cause__
 
 
 class Refusals:

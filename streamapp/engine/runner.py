@@ -508,7 +508,7 @@ class TaskRunner:
         fault = task.fault(error)
         await task.abort()
         if task.store.damage is not None:
-            raise task.store.damage from error
+            raise task.store.damage  # which may be the error itself, or its cause
         instead, pause = self._errors.failed(part, fault)
         await self._pause(pause)
         return instead

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from streamapp.engine.refusals import Refusals
+from streamapp.engine.refusals import Refusals, causes
 from streamapp.errors import StreamappError
 
 __all__ = ["Troubles"]
@@ -87,8 +87,7 @@ class Troubles:
 
 
 def _kind(error: BaseException) -> str:
-    cause = error.__cause__
-    return type(error).__name__ if cause is None else f"{type(error).__name__} {_kind(cause)}"
+    return " ".join(type(cause).__name__ for cause in causes(error))
 
 
 def _described(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aiokafka import errors
 
-from streamapp.engine.refusals import Refusals, remedy
+from streamapp.engine.refusals import Refusals, causes, remedy
 from streamapp.errors import TaskClosed
 
 
@@ -45,6 +45,13 @@ def test_an_error_of_the_engine_counts_as_its_cause() -> None:
     closed = TaskClosed("it was not committed")
     closed.__cause__ = errors.TopicAuthorizationFailedError("in")
     assert remedy(closed) is not None
+
+
+def test_an_error_among_its_own_causes_is_looked_at_once() -> None:
+    closed, cause = TaskClosed("it was not committed"), OSError("reset")
+    closed.__cause__, cause.__cause__ = cause, closed
+    assert remedy(closed) is None
+    assert list(causes(closed)) == [closed, cause]
 
 
 def test_a_refusal_counts_when_it_is_repeated() -> None:
