@@ -22,7 +22,6 @@ from streamapp.errors import StreamappError
 from streamapp.receivers.tweets import (
     Api,
     BearerToken,
-    Progress,
     Rule,
     RuleBook,
     Summary,
@@ -86,27 +85,25 @@ def tweets(
     """
     if rules and rules_file is not None:
         raise click.UsageError("--rule adds to the rules on the server, --rules replaces them")
-    said = ""
-
-    def show(progress: Progress) -> None:
-        nonlocal said
-        behind = "" if progress.behind is None else f", {progress.behind:,.0f} s behind"
-        said = f"{progress.state}{behind}"
-
     receiver = TweetReceiver(
         token=BearerToken.find(token_file),
         api=Api.from_environment(),
         rules=[*map(Rule, rules)] if rules_file is None else read_rules(rules_file),
         replace_rules=rules_file is not None,
-        on_progress=show,
         **options,
     )
+
+    def more() -> str:
+        progress = receiver.progress
+        behind = "" if progress.behind is None else f", {progress.behind:,.0f} s behind"
+        return f"{progress.state}{behind}"
+
     ticker = Ticker(
         "tweets",
         lambda: receiver.status,
         unit="tweets",
         lag="lines waiting",
-        more=lambda: said,
+        more=more,
     )
     ingestion.run(receiver, receiver.summary, _sentence, ticker, verbose=True)
 

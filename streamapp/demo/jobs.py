@@ -22,7 +22,7 @@ from streamapp.demo.tweet_screen import TweetScreen
 from streamapp.demo.tweet_tally import TweetTally
 from streamapp.receivers.file import FileReceiver
 from streamapp.receivers.receiver import Receiver
-from streamapp.receivers.tweets import Api, BearerToken, Progress, Rule, TweetReceiver
+from streamapp.receivers.tweets import Api, BearerToken, Rule, TweetReceiver
 
 __all__ = ["SAMPLE_RATE", "Job", "LiveJob", "LogJob", "TweetJob"]
 
@@ -205,15 +205,14 @@ class LiveJob(_TrendsJob):
         self._rule = rule
         self._token = BearerToken.find(environment=environment)
         self._api = Api.from_environment(environment)
-        self._state = "connecting"
+        self._receiver: TweetReceiver | None = None
 
     def receiver(self, **place: Any) -> TweetReceiver:
-        def look(progress: Progress) -> None:
-            self._state = progress.state
-
-        return TweetReceiver(
-            token=self._token, api=self._api, rules=[Rule(self._rule)], on_progress=look, **place
+        self._receiver = TweetReceiver(
+            token=self._token, api=self._api, rules=[Rule(self._rule)], **place
         )
+        return self._receiver
 
     def reading(self) -> str:
-        return f"Live, {self._state}: {self._rule}"
+        state = "starting" if self._receiver is None else self._receiver.progress.state
+        return f"Live, {state}: {self._rule}"

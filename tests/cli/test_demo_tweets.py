@@ -57,7 +57,7 @@ async def test_killed_in_the_middle_it_goes_on_and_ranks_as_by_hand(tmp_path: Pa
 
 
 @pytest.mark.broker
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_live_it_goes_on_with_the_stream_where_it_was_killed(tmp_path: Path) -> None:
     """What is written while nobody listens is found by search, and nothing is taken twice."""
     folder = tmp_path / "demo"
@@ -69,7 +69,8 @@ async def test_live_it_goes_on_with_the_stream_where_it_was_killed(tmp_path: Pat
             running.process.wait()
         with demo(folder, *options, "--json", **x.environment) as running:
             await eventually(lambda: running.has_processed(240))
-            await eventually(lambda: "Live, streaming: -from_nobody" in running.said)
+            # Search that shows nothing newer than the connect is waited for, for two minutes.
+            await eventually(lambda: "Live, streaming: -from_nobody" in running.said, within=180)
             assert x.fake.done.is_set()
             assert running.process.poll() is None, "a stream has no end"
             running.process.send_signal(signal.SIGINT)

@@ -409,6 +409,23 @@ class TestReceiver:
         fast(scenario)
         assert "longer than the 7 days" in caplog.text
 
+    def test_what_keeps_it_from_the_stream_is_told_while_nothing_is_published(self, tmp_path: Path):
+        async def scenario() -> None:
+            tweets = list(generate(60, start=START, rate=2.0))
+            clock = LoopClock(START.timestamp() - 30)
+            faults = [Fault(10, "503"), Fault(20, "503")]
+            async with Broker(port=0) as broker, FakeX(tweets, clock, faults, rules=RULES) as fake:
+                receiver = receiver_of(fake, broker, clock, tmp_path)
+                assert receiver.progress.state == "starting"
+                receiving = asyncio.create_task(receiver.run())
+                await until(lambda: receiver.progress.state.startswith("waiting "))
+                assert "503" in receiver.progress.state
+                await until(lambda: receiver.progress.state == "streaming")
+                receiver.stop()
+                await receiving
+
+        fast(scenario)
+
     def test_the_token_is_never_shown(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
     ):

@@ -131,7 +131,13 @@ class TweetReceiver(Receiver[TweetPosition, Summary]):
         self._log = log
         self._log_bytes = log_bytes
         self._on_progress = on_progress
+        self._living: Life | None = None
         keep_out_of_logs(token)
+
+    @property
+    def progress(self) -> Progress:
+        """Where it is now; what keeps it from the stream shows here while nothing is published."""
+        return Progress("starting", 0, 0, None) if self._living is None else self._living.progress
 
     async def run(self) -> Summary:
         """Publish until `stop`, and tell what was done, over all lives.
@@ -179,7 +185,7 @@ class TweetReceiver(Receiver[TweetPosition, Summary]):
 
     async def receive(self, publisher: PositionedPublisher[TweetPosition]) -> Summary:
         """Stream, search and publish until `stop`."""
-        life = await self._life(publisher)
+        life = self._living = await self._life(publisher)
 
         def on_commit(records: int) -> None:
             progress = life.progress
