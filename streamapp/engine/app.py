@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import faust
 import venusian
-from faust.app.base import SCAN_AGENT
+from faust.app.base import SCAN_AGENT, SCAN_IGNORE
 from faust.app.base import BootStrategy as FaustBootStrategy
 from mode.types import ServiceT
 
@@ -358,6 +359,16 @@ class App(faust.App):
     def provisioning_services(self) -> list[ServiceT]:
         """Return what makes the engine's topics, where there is an engine."""
         return [] if self.provisioning is None else [self.provisioning]
+
+    def discover(
+        self,
+        *extra_modules: str,
+        categories: Iterable[str] | None = None,
+        ignore: Iterable[Any] = SCAN_IGNORE,
+    ) -> None:
+        """Find what the application's modules declare: nothing in this package, which would be imported whole."""
+        ours = re.compile(r"streamapp\.").match
+        super().discover(*extra_modules, categories=categories, ignore=[*ignore, ours])
 
     def worker_init(self) -> None:
         """Make the project's forms of Faust's commands known."""

@@ -196,3 +196,17 @@ def test_without_an_application_faust_says_what_is_missing(monkeypatch: pytest.M
     result = run("tables")
     assert result.exit_code == 2
     assert "Need to specify app using -A" in result.output
+
+
+def test_a_worker_imports_no_more_of_the_package_than_it_runs():
+    script = (
+        "import sys; from faust.cli.faust import cli\n"
+        "try: cli(['-A', 'streamapp', 'agents'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'agents.errors', 'streamapp.broker', 'tweepy', 'kio'} & sys.modules.keys()))"
+    )
+    checkout = Path(root.__file__).parents[2]
+    listed = subprocess.run(
+        [sys.executable, "-c", script], cwd=checkout, capture_output=True, text=True, check=False
+    )
+    assert listed.stdout.splitlines()[-1] == "['agents.errors']", listed.stderr
