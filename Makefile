@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # Most tests wait more than they compute: twice as many at a time as a small machine has cores.
 JOBS   ?= 4
+# Tests start hundreds of processes: where this is set, each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 .PHONY: help demo test test-slow soak chaos mutants unit lint types bench day kafka kafka-stop lock clean
