@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,21 @@ class Run:
         assert max(self.ids.values()) == 1
 
 
-async def receive(directory: Path, tweets: int, faults: list[Fault], **options: Any) -> Run:
+async def receive(
+    directory: Path,
+    tweets: int,
+    faults: list[Fault],
+    *,
+    rules: Sequence[str] = RULES,
+    rate: float = 2.0,
+    **options: Any,
+) -> Run:
     """Receive all tweets; a receiver that ends with an error is started again, as by an operator."""
     start = datetime.now(UTC) - timedelta(hours=3)
     run = Run()
     clock = LoopClock(start.timestamp() - 30)
-    written = list(generate(tweets, seed=len(faults) + tweets, start=start, rate=2.0))
-    async with Broker(port=0) as broker, FakeX(written, clock, faults, rules=RULES) as fake:
+    written = list(generate(tweets, seed=len(faults) + tweets, start=start, rate=rate))
+    async with Broker(port=0) as broker, FakeX(written, clock, faults, rules=rules) as fake:
         run.fake = fake
         published = 0
         while published < tweets and not fake.over():
@@ -101,3 +110,12 @@ def test_without_faults_search_adds_nothing_but_the_beginning(tmp_path: Path):
     run.assert_exactly_once()
     assert run.summary["connects"] == 1
     assert run.summary["searched"] <= 5
+
+
+def test_what_was_found_once_is_not_searched_for_again_while_no_connection_holds(tmp_path: Path):
+    faults = [Fault(at, "reset") for at in range(20, 1_200, 20)]
+    run = fast(lambda: receive(tmp_path, 1_200, faults, rules=["-from_nobody"], rate=1.0))
+    run.assert_exactly_once()
+    # Each search is of the last three minutes, two pages; of all of them, they would be
+    # twelve, and the quota spent.
+    assert len(run.fake.searches) < 300

@@ -25,7 +25,8 @@ from tests.brokers import BrokerUnderTest
 from tests.receivers.tweets import RULES, api_of, published_ids
 from tests.x_api import FakeX, FastLoop, Fault, LoopClock, scatter
 
-FACTOR = 20.0
+#: Thirty silent seconds, after which a stream is given up, are still longer than a busy machine stalls.
+FACTOR = 12.0
 #: The fast clock begins in the past: a broker refuses records that are an hour ahead of its own.
 _AHEAD = timedelta(hours=12)
 POINTS = (
@@ -96,7 +97,7 @@ async def kill_and_receive(
         last = started("")
         try:
             # Every start searches: the quota of search may be spent for a quarter of an hour.
-            patience = time.monotonic() + 240.0
+            patience = time.monotonic() + 420.0
             found = await published_ids(bootstrap, topic)
             while not (fake.done.is_set() and set(found) >= fake.searchable()):
                 assert time.monotonic() < patience, (
@@ -182,13 +183,13 @@ def here(kafka: BrokerUnderTest) -> tuple[str, str]:
     return kafka.bootstrap, kafka.topic("tweets")
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_killed_three_times(here: tuple[str, str], tmp_path: Path):
     faults = [Fault(50, "reset"), Fault(120, "half-line"), Fault(200, "duplicate")]
     await asyncio.to_thread(run, here, tmp_path, 600, 3, faults)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_what_search_cannot_find_again_is_not_lost_with_a_log(
     here: tuple[str, str], tmp_path: Path
 ):
@@ -201,7 +202,7 @@ async def test_what_search_cannot_find_again_is_not_lost_with_a_log(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_killed_ten_times_among_fifty_faults(here: tuple[str, str], tmp_path: Path):
     faults = [fault for fault in scatter(7, 5_000, 50) if fault.kind not in LOUD]
     await asyncio.to_thread(run, here, tmp_path, 5_000, 10, faults)

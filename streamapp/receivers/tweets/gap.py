@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 SEARCH_AGAIN: Final = 10.0
 INDEX_MARGIN: Final = 10.0
 INDEX_PATIENCE: Final = 120.0
-"""Seconds after a connect at which the index is taken to have passed it, when it shows nothing."""
+"""Seconds after which the index is taken to have whatever was written, when it shows nothing newer."""
 
 _WEEK_MS = DAYS * 86_400_000
 _SEARCH_START_MARGIN_MS = 600_000
@@ -66,6 +66,9 @@ class GapFiller:
         self._overlap_ms = overlap_ms
         self._summary = summary
         self._search = Search(token, api, clock)
+        #: Up to when search has found everything, in milliseconds since the epoch, and for which rules.
+        self._searched_ms = 0
+        self._searched_rules: list[Rule] = []
 
     async def fill(self) -> None:
         """Fill the gap before every connect.
@@ -83,17 +86,25 @@ class GapFiller:
             await self._search.close()
 
     async def _fill(self, connect_ms: int) -> None:
-        """Search until the index has passed the connect, or there is a later one."""
-        since = id_at(self._search_start())
+        """Search until the index has passed the connect, or there is a later one.
+
+        Connections that never hold for long do not begin from the same point again and again: what
+        a search has found is not searched for anew, or the quota would be spent on it.
+        """
+        start = self._search_start()
         target = id_at(connect_ms + int(INDEX_MARGIN * 1000))
         patience = connect_ms + int(INDEX_PATIENCE * 1000)
         rules = await self._rules()
+        if rules != self._searched_rules:
+            self._searched_ms, self._searched_rules = 0, rules
         passed = False
         while self._connection.made_ms == connect_ms:
             began = self._clock.now_ms()
+            since = id_at(max(start, self._searched_ms - self._overlap_ms))
             tip = 0
             for rule in rules:
-                tip = max(tip, await self._search_for(rule, since, connect_ms))
+                tip = max(tip, await self._search_for(rule, since))
+            self._searched_ms = began - int(INDEX_PATIENCE * 1000)
             if self._connection.made_ms != connect_ms:
                 return
             # An index that is behind catches up all at once, and not in order: look once more.
@@ -118,7 +129,7 @@ class GapFiller:
             )
         return max(complete - self._overlap_ms, oldest + _SEARCH_START_MARGIN_MS)
 
-    async def _search_for(self, rule: Rule, since: int, connect_ms: int) -> int:
+    async def _search_for(self, rule: Rule, since: int) -> int:
         """Publish what search finds for a rule, and return the highest id."""
         matching = {"id": rule.id or "", **({"tag": rule.tag} if rule.tag is not None else {})}
         tip = 0
@@ -128,8 +139,6 @@ class GapFiller:
                 if lines:
                     tip = max(tip, int(answer["meta"]["newest_id"]))
                     await self._inbox.give(Found(lines))
-                if self._connection.made_ms != connect_ms:
-                    break
         except Unsearchable as error:
             if rule.value not in self._summary.unsearchable:
                 self._summary.unsearchable.append(rule.value)
