@@ -62,7 +62,8 @@ async def run(
     """Run a schedule, and compare.
 
     Args:
-        most_seconds: begin no more faults after so long; the schedule stays the same.
+        most_seconds: begin no more faults so long after the workers have settled; the schedule stays
+            the same.
 
     Raises:
         AssertionError: something is not as it has to be; the message says what.
@@ -74,9 +75,10 @@ async def run(
         async with Load(arena.kafka.bootstrap, topic, seed) as load:
             await arena.progressed(_SETTLED)
             before = arena.veteran()
+            settled = time.monotonic()
             for fault in schedule(seed, faults, brokers=brokers, session=SESSION):
                 await arena.progressed(fault.gap)
-                if most_seconds is not None and time.monotonic() - began > most_seconds:
+                if most_seconds is not None and time.monotonic() - settled > most_seconds:
                     break
                 struck = await arena.strike(fault)
                 done += struck
