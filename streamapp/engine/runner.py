@@ -24,11 +24,11 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from streamapp.engine.agreement import OffsetsDisagree, check_agreement
-from streamapp.engine.buffer import Buffer
 from streamapp.engine.cancellation import stray_cancellations
 from streamapp.engine.checkpoint import Checkpoint, Slice
 from streamapp.engine.error_handling import ErrorHandling, ranges
 from streamapp.engine.foreach import INTENT_KEY, Intent
+from streamapp.engine.intake import Intake
 from streamapp.engine.marker import MARKER_KEY, Marker, encode
 from streamapp.engine.outbox import Outgoing, misdirected
 from streamapp.engine.pace import Pace
@@ -59,9 +59,6 @@ log = logging.getLogger(__name__)
 
 #: How often a quiet task looks whether event time has come to close something, in seconds.
 _TICK = 0.25
-#: Fetches that a task buffers; one is a megabyte (aiokafka's `max_partition_fetch_bytes`), or one
-#: record that is larger.
-_MOST_FETCHES = 32
 
 
 class _Revoked(Exception):
@@ -95,13 +92,11 @@ class TaskRunner:
             self._settings,
             group.surroundings.limits,
         )
-        self._buffers: dict[str, Buffer] = {}
+        #: What it was fed; `None` while it is not open.
+        self._intake: Intake | None = None
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._runs: asyncio.Task[None] | None = None
-        self._first_at: float | None = None
-        #: Fetches taken in since the last batch: each has about a megabyte at the most.
-        self._fetches = 0
         self._busy = False
         self._opening = False
         self._after = after
@@ -141,7 +136,7 @@ class TaskRunner:
         self.epoch = epoch
         self._own = self._own and stayed
         self._stopping = asyncio.Event()
-        self._buffers = {}
+        self._intake = None
         self._runs = asyncio.get_running_loop().create_task(self._run(), name=f"task {self.name}")
         self._runs.add_done_callback(self._group.runner_done)
 
@@ -151,7 +146,7 @@ class TaskRunner:
         Producer and store stay open. A task that is opening has no batch: it is interrupted at once,
         and its restore goes on from there another time.
         """
-        self._buffers = {}
+        self._intake = None
         self._stopping.set()
         self._changed.set()
         runs = self._runs
@@ -193,59 +188,44 @@ class TaskRunner:
     @property
     def hungry(self) -> bool:
         """Whether there is room for more records, by number and by size."""
-        if not self._buffers:
-            return False
-        room = self._pending < 2 * self._topology.max_records and self._fetches < _MOST_FETCHES
-        return room or not self._read_again
+        intake = self._intake
+        return intake is not None and (intake.has_room or not self._has_read_again(intake))
 
     @property
-    def _pending(self) -> int:
-        return sum(len(buffer.records) for buffer in self._buffers.values())
+    def pending(self) -> int:
+        """How many records wait to be processed."""
+        return 0 if self._intake is None else self._intake.pending
 
-    @property
-    def _read_again(self) -> bool:
+    def _has_read_again(self, intake: Intake) -> bool:
         """Whether what has to be presented as it was, whatever its size, is read; also if it is nothing."""
         again = None if self.task is None else self.task.pending
-        return again is None or self._buffers[again.topic].until >= again.until_offset
+        return again is None or intake.position(again.topic) >= again.until_offset
 
     def feed(self, topic: str, records: Sequence[Any], until: int) -> None:
         """Take what was fetched, up to an offset; records may be none, control records move it too."""
-        buffer = self._buffers.get(topic)
-        if buffer is None or until <= buffer.until:
-            return
-        buffer.until = until
-        if records:
-            if self._first_at is None:
-                self._first_at = time.monotonic()
-            buffer.records.extend(records)
-            self._fetches += 1
+        if self._intake is not None and self._intake.feed(topic, records, until):
             self._changed.set()
-        elif not buffer.records:
-            # Nothing but control records: the next slice covers them.
-            buffer.until = until
 
     def jumped(self, topic: str, offset: int, until: int) -> None:
         """Take note that what was not read up to an offset is gone: the next batch tells the ledger."""
-        buffer = self._buffers.get(topic)
-        if buffer is not None:
-            buffer.jump(offset, until)
+        if self._intake is not None:
+            self._intake.jump(topic, offset, until)
 
     def position(self, topic: str) -> int | None:
         """Return up to where a source was taken in, or `None` while the task is opening."""
-        buffer = self._buffers.get(topic)
-        return None if buffer is None else buffer.until
+        return None if self._intake is None else self._intake.position(topic)
 
     @property
     def position_known(self) -> bool:
         """Whether the task is open and its partitions are being read."""
-        return bool(self._buffers)
+        return self._intake is not None
 
     @property
     def quiet(self) -> bool:
         """Whether all that was taken in is processed and committed, or never will be."""
         if self.stopped is not None:
             return True
-        return bool(self._buffers) and not self._busy and self._pending == 0
+        return self.position_known and not self._busy and self.pending == 0
 
     # ------------------------------------------------------------------ opening
 
@@ -267,11 +247,11 @@ class TaskRunner:
             except AgentStopped as error:
                 log.error("%s", error, exc_info=error.__cause__)
                 self.stopped = error
-                self._buffers = {}
+                self._intake = None
                 await self._drop_batch()
                 return
             except (TaskClosed, KafkaError, OSError, DamagedStoreError, FullDiskError) as error:
-                self._buffers = {}
+                self._intake = None
                 await self._drop_batch()
                 pause = self._troubles.failed(error)
                 if isinstance(error, DamagedStoreError):
@@ -404,14 +384,14 @@ class TaskRunner:
 
     async def _seek(self) -> None:
         assert self.task is not None
-        self._first_at = None
-        self._fetches = 0
         if self._stopping.is_set() or self._group.epoch != self.epoch:
             raise _Revoked
         self.task.epoch = self.epoch
         offsets = {tp: self.task.marker.sources[tp.topic] for tp in self.sources}
         self._group.seek(offsets)
-        self._buffers = {tp.topic: Buffer(offset) for tp, offset in offsets.items()}
+        self._intake = Intake(
+            {tp.topic: offset for tp, offset in offsets.items()}, self._topology.max_records
+        )
         self._group.wake()
 
     # ------------------------------------------------------------------ work
@@ -432,18 +412,19 @@ class TaskRunner:
     async def _gather(self) -> list[Slice] | None:
         """Wait for a batch: `None` when there is none yet, an empty list when event time alone is due."""
         self._changed.clear()
-        pending = self._pending
+        task, intake = self.task, self._intake
         wait = _TICK
-        if self.task is not None and self.task.pending is not None:
-            if self._read_again:
-                return self._take(self.task.pending)
-        elif pending:
-            assert self._first_at is not None
-            wait = self._first_at + self._topology.within - time.monotonic()
-            full = pending >= self._pace.max_records or self._fetches >= _MOST_FETCHES
+        if task is None or intake is None:
+            pass
+        elif (again := task.pending) is not None:
+            if self._has_read_again(intake):
+                return intake.take_until(again.until_offset)
+        elif intake.since is not None:
+            wait = intake.since + self._topology.within - time.monotonic()
+            full = intake.pending >= self._pace.max_records or intake.heavy
             if full or wait <= 0 or self._group.once:
-                return self._take()
-        elif self.task is not None and self.task.due(self._caught_up()):
+                return intake.take(self._pace.max_records)
+        elif task.due(self._caught_up()):
             return []
         try:
             async with asyncio.timeout(wait):
@@ -452,28 +433,12 @@ class TaskRunner:
             pass
         return None
 
-    def _take(self, again: Intent | None = None) -> list[Slice]:
-        room = self._pace.max_records
-        slices = []
-        for topic, buffer in self._buffers.items():
-            if again is not None:
-                slices.append(buffer.take_until(topic, again.until_offset))
-            elif buffer.records and room > 0:
-                part = buffer.take(topic, room)
-                room -= len(part.records)
-                slices.append(part)
-        # The next batch begins with the next source: a backlog in one does not hold up the others.
-        first = next(iter(self._buffers))
-        self._buffers[first] = self._buffers.pop(first)
-        self._fetches = 0
-        self._first_at = time.monotonic() if self._pending else None
-        return slices
-
     def _caught_up(self) -> set[str]:
+        drained = [] if self._intake is None else self._intake.drained()
         return {
             topic
-            for topic, buffer in self._buffers.items()
-            if not buffer.records and self._group.caught_up(TopicPartition(topic, self.partition))
+            for topic in drained
+            if self._group.caught_up(TopicPartition(topic, self.partition))
         }
 
     async def _checkpoint(self, task: Task, slices: Sequence[Slice]) -> None:

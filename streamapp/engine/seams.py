@@ -36,6 +36,9 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+#: Seconds after which what was cancelled, and goes on, is cancelled again.
+_CANCEL_AGAIN = 1.0
+
 
 def check(consumer: AIOKafkaConsumer) -> None:
     """Raise what halts the consumer's background work; aiokafka itself tells only who fetches.
@@ -135,9 +138,10 @@ async def stop(consumer: AIOKafkaConsumer) -> None:
     A join in flight is not waited for: the other members may take their whole rebalance timeout.
     """
     coordination: Any = getattr(consumer._coordinator, "_coordination_task", None)
-    if coordination is not None:
+    while coordination is not None and not coordination.done():
+        # Again, when it catches the cancellation and waits on.
         coordination.cancel()
-        await asyncio.wait({coordination})
+        await asyncio.wait({coordination}, timeout=_CANCEL_AGAIN)
     try:
         await consumer.stop()
     except KafkaError as error:

@@ -291,8 +291,8 @@ async def test_a_full_buffer_is_not_filled_on(kafka: BrokerUnderTest, tmp_path: 
     async with running(app) as engine:
         await eventually(lambda: bool(engine.groups[0].runners))
         runner = engine.groups[0].runners[0]
-        await eventually(lambda: runner._busy and runner._pending > 0 and not runner.hungry)
+        await eventually(lambda: runner._busy and runner.pending > 0 and not runner.hungry)
         # By number there would be room for all; each of these records is a fetch of its own.
-        assert 0 < runner._pending < 40
+        assert 0 < runner.pending < 40
         go_on.set()
         await eventually(lambda: runner.quiet and runner.position(source.name) == 60)

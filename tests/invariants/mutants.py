@@ -155,13 +155,8 @@ MUTANTS = (
     Mutant(
         8,
         "never has enough",
-        "engine/runner.py",
-        (
-            (
-                "room = self._pending < 2 * self._topology.max_records and self._fetches < _MOST_FETCHES",
-                "room = True",
-            ),
-        ),
+        "engine/intake.py",
+        (("return self.pending < self._most_records and not self.heavy", "return True"),),
     ),
     Mutant(
         9,

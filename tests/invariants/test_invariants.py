@@ -269,10 +269,10 @@ async def test_8_a_full_buffer_pauses_its_partition(kafka: BrokerUnderTest, tmp_
     await publish(kafka, "in", [bytes(900_000)] * 30)
     async with running(app) as engine:
         task = await task_of(engine)
-        await eventually(lambda: task._busy and task._pending > 0)
+        await eventually(lambda: task._busy and task.pending > 0)
         # By number there would be room for more: each of these records is a fetch of its own.
         await eventually(lambda: not task.hungry, within=20)
-        assert task._pending <= 8
+        assert task.pending <= 8
         go_on.set()
         await eventually(lambda: task.quiet and task.position(source.name) == 30)
 
