@@ -115,6 +115,7 @@ class Readers:
         self._options = kafka_options
         self._idle: list[Reader] = []
         self._used = 0
+        self._stopping: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def reader(self) -> AsyncIterator[Reader]:
@@ -137,11 +138,17 @@ class Readers:
             if self._used == 0:
                 surplus += self._idle[1:]
                 self._idle = self._idle[:1]
-            for each in surplus:
-                await each.stop()
+            self._stop(surplus)
+
+    def _stop(self, readers: Iterable[Reader]) -> None:
+        """Let go of readers; whoever had one may be cancelled meanwhile, and `close` waits for all."""
+        for reader in readers:
+            stopping = asyncio.get_running_loop().create_task(reader.stop(), name="stop a reader")
+            self._stopping.add(stopping)
+            stopping.add_done_callback(self._stopping.discard)
 
     async def close(self) -> None:
-        """Let go of those at rest."""
+        """Let go of all that are not in use."""
         idle, self._idle = self._idle, []
-        for reader in idle:
-            await reader.stop()
+        self._stop(idle)
+        await asyncio.gather(*self._stopping)

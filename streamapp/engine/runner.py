@@ -160,7 +160,9 @@ class TaskRunner:
                 log.warning(
                     "%s did not finish its batch within %.1f s: it is aborted", self.name, within
                 )
-            runs.cancel()
+            # Once: a second cancellation would hit what the first one has begun to close.
+            if not runs.cancelling():
+                runs.cancel()
             await asyncio.wait({runs})
             await self._drop_batch()
         if self._runs is runs:
