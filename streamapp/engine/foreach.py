@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -19,7 +18,7 @@ from streamapp.engine.agent import BatchAgent, Batches, named_in
 from streamapp.engine.batch import Batch, Record
 from streamapp.engine.error_policy import ErrorPolicy, OnError
 from streamapp.engine.key_by import KeyBy
-from streamapp.engine.marker import Marker
+from streamapp.engine.marker import Marker, checked
 from streamapp.engine.topic import Topic
 from streamapp.errors import AgentStopped, ConfigurationError, StoreError
 from streamapp.faults import fault_point
@@ -170,19 +169,13 @@ class Intent(
 
 
 _encode = msgspec.json.Encoder().encode
-_decode: Any = msgspec.json.Decoder(Intent).decode
+_decode = msgspec.json.Decoder(Intent).decode
 
 
 def decode_intent(raw: bytes, where: str) -> Intent:
-    """Return an intent.
+    """Return an intent; `where` names it.
 
     Raises:
-        StoreError: it is of another format; `where` says which one.
+        StoreError: it is of another format, or none of ours.
     """
-    intent: Intent = _decode(raw)
-    if intent.format != FORMAT:
-        raise StoreError(
-            f"{where} has format {intent.format}, this version of streamapp reads {FORMAT}: "
-            "run the version that wrote it"
-        )
-    return intent
+    return checked(_decode, raw, where, FORMAT)

@@ -17,6 +17,7 @@ __all__ = [
     "LedgerJump",
     "Marker",
     "Progress",
+    "checked",
     "decode_entry",
     "decode_marker",
 ]
@@ -154,8 +155,14 @@ class _Version(msgspec.Struct):
 _decode_version = msgspec.json.Decoder(_Version).decode
 
 
-def _checked(decode: Callable[[bytes], _Decoded], raw: bytes, where: str) -> _Decoded:
+def checked(
+    decode: Callable[[bytes], _Decoded], raw: bytes, where: str, expected: int = FORMAT
+) -> _Decoded:
     """Decode something, and refuse what another version wrote, also where its fields are of other types.
+
+    Arguments:
+        where: names it.
+        expected: the version of its format.
 
     Raises:
         StoreError: it is of another format, or none of ours.
@@ -163,14 +170,14 @@ def _checked(decode: Callable[[bytes], _Decoded], raw: bytes, where: str) -> _De
     try:
         version = _decode_version(raw)
         found = version.format if version.marker is None else version.marker.format
-        if found == FORMAT:
+        if found == expected:
             return decode(raw)
     except msgspec.MsgspecError as error:
         raise StoreError(
             f"{where} is not what streamapp writes ({error}): somebody else has written to it, or it is damaged"
         ) from error
     raise StoreError(
-        f"{where} has format {found}, this version of streamapp reads {FORMAT}: run the version that wrote it"
+        f"{where} has format {found}, this version of streamapp reads {expected}: run the version that wrote it"
     )
 
 
@@ -180,14 +187,14 @@ def decode_marker(raw: bytes, where: str) -> Marker:
     Raises:
         StoreError: it is of another format; `where` says which one.
     """
-    return _checked(_decode_marker, raw, where)
+    return checked(_decode_marker, raw, where)
 
 
 def decode_progress(raw: bytes, where: str) -> Progress:
     """Return a store's progress; raises as `decode_marker`."""
-    return _checked(_decode_progress, raw, where)
+    return checked(_decode_progress, raw, where)
 
 
 def decode_entry(raw: bytes, where: str) -> LedgerEntry:
     """Return an entry of the ledger; raises as `decode_marker`."""
-    return _checked(_decode_entry, raw, where)
+    return checked(_decode_entry, raw, where)

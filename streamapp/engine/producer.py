@@ -19,7 +19,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from streamapp.engine import seams
 from streamapp.engine.outbox import Outgoing, no_partition
 from streamapp.engine.settings import EngineSettings
-from streamapp.errors import RecordError, TaskClosed, TransactionTimedOut
+from streamapp.errors import RecordError, StoreError, TaskClosed, TransactionTimedOut
 from streamapp.faults import fault_point
 
 __all__ = ["OutputProducer", "TaskProducer", "discard"]
@@ -58,7 +58,7 @@ class _Batches:
         self._now = round(time.time() * 1000)
 
     async def send(self, records: Iterable[Outgoing], keyless: int) -> dict[TopicPartition, int]:
-        """Send records; return where each partition ends after them.
+        """Send records; return where each partition ends after them, as far as the brokers said it.
 
         Arguments:
             keyless: decides the partition of records without a key: it is the same for all of a
@@ -129,7 +129,9 @@ class _Batches:
             ) from error
         ends: dict[TopicPartition, int] = {}
         for target, count, future in self._futures:
-            ends[target] = max(ends.get(target, 0), future.result().offset + count)
+            # A batch that was sent again after its answer was lost has no offset: it is there already.
+            if (offset := future.result().offset) >= 0:
+                ends[target] = max(ends.get(target, 0), offset + count)
         return ends
 
 
@@ -184,17 +186,22 @@ class TaskProducer:
         offsets: Mapping[TopicPartition, int],
         keyless: int = 0,
         what: str = "checkpoint",
+        check: Callable[[Mapping[TopicPartition, int]], None] | None = None,
     ) -> dict[TopicPartition, int]:
         """Publish records and source offsets in one transaction; return where the partitions end.
+
+        A partition is left out whose end is not known: an answer was lost, and the batch sent twice.
 
         Arguments:
             keyless: decides the partition of records without a key.
             what: is committed: its fault points are named after it.
+            check: sees where the partitions end before they are committed; what it raises aborts.
 
         Raises:
             TaskClosed: it is not known to be committed: fenced, refused, or of unknown outcome.
             TransactionTimedOut: the same, after the time that the broker gives a transaction.
             RecordError: nothing was committed, and never will be: a partition is not there.
+            StoreError: what `check` raises; nothing was committed.
         """
         producer = self._producer
         if producer is None:
@@ -205,6 +212,8 @@ class TaskProducer:
             await producer.begin_transaction()
             async with asyncio.timeout(deadline):
                 ends = await _Batches(producer, self._limits).send(records, keyless)
+                if check is not None:
+                    check(ends)
                 if offsets:
                     await producer.send_offsets_to_transaction(dict(offsets), self._group)
             fault_point(f"{what}.before-commit")
@@ -213,7 +222,7 @@ class TaskProducer:
         except BaseException as error:
             self._producer = None
             await asyncio.shield(discard(producer))
-            if not isinstance(error, Exception) or isinstance(error, RecordError):
+            if not isinstance(error, Exception) or isinstance(error, (RecordError, StoreError)):
                 raise
             # What follows a refusal hides it: deliveries without their partition in the transaction fail too.
             cause = seams.transaction_error(producer) or error

@@ -114,7 +114,7 @@ class Restore:
                 self.intent = (
                     None if found is None else decode_intent(found[0], f"the intent {found[1]}")
                 )
-                await self._check_source(reader)
+                await self._check_source(reader, 0 if marker is None else marker.sequence)
             if marker is not None and self.store.progress is None and self._snapshot is not None:
                 tables = {table: ends[tp] for tp, table in logs.items()}
                 self.store = await self._snapshot(marker, tables) or self.store
@@ -139,9 +139,12 @@ class Restore:
                 ", ".join(self._topology.changelog(table) for table in sorted(unused)),
             )
 
-    async def _check_source(self, reader: Reader) -> None:
-        """Refuse a source that ends before what was read of it: waiting for the rest is for ever."""
-        if self.intent is None:
+    async def _check_source(self, reader: Reader, sequence: int) -> None:
+        """Refuse a source that ends before what is to be presented again: the rest never comes.
+
+        What a checkpoint or a reset covers is presented no more, whatever became of its source.
+        """
+        if self.intent is None or self.intent.sequence <= sequence:
             return
         source = TopicPartition(self.intent.topic, self._partition)
         end = (await reader.ends([source]))[source]

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ from streamapp.errors import (
     DamagedStoreError,
     FullDiskError,
     RecordError,
+    StoreError,
     TaskClosed,
     TransactionTimedOut,
 )
@@ -528,16 +529,17 @@ class TaskRunner:
         began = time.perf_counter()
         offsets = {TopicPartition(part.topic, self.partition): part.until_offset for part in slices}
         ends = await self._producer.commit(
-            self._records(checkpoint), offsets, checkpoint.marker.sequence + self.partition
+            self._records(checkpoint),
+            offsets,
+            checkpoint.marker.sequence + self.partition,
+            check=partial(self._check_ends, task),
         )
         self._pace.committed(time.perf_counter() - began)
         fault_point("checkpoint.before-store")
         changelogs = {
-            writes.table: ends[
-                TopicPartition(self._topology.changelog(writes.table), self.partition)
-            ]
+            writes.table: ends[changelog]
             for writes in checkpoint.writes
-            if writes.puts or writes.deletes
+            if (changelog := self._changelog(writes.table)) in ends
         }
         task.committed(checkpoint, changelogs, (time.perf_counter() - began) * 1000)
         if checkpoint.entry.dead_letters:
@@ -551,6 +553,26 @@ class TaskRunner:
         self.checkpoints += 1
         self._troubles.passed()
         fault_point("checkpoint.stored")
+
+    def _changelog(self, table: str) -> TopicPartition:
+        return TopicPartition(self._topology.changelog(table), self.partition)
+
+    def _check_ends(self, task: Task, ends: Mapping[TopicPartition, int]) -> None:
+        """Refuse changelogs that end before what is known of them.
+
+        Raises:
+            StoreError: one was deleted and made anew while the task was at work.
+        """
+        for table, position in task.positions.items():
+            changelog = self._changelog(table)
+            end = ends.get(changelog)
+            if end is not None and end <= position:
+                raise StoreError(
+                    f"the changelog {changelog.topic}[{self.partition}] ends at {end}, {self.name} has seen {position} "
+                    "of it: it was deleted and made anew, or truncated, while the task was at work. Restore the topic, "
+                    "or give up this state and all copies of it (the other workers' state directories, snapshots): "
+                    f"streamapp reset {self._topology.name}"
+                )
 
     def _records(self, checkpoint: Checkpoint) -> Iterator[Outgoing]:
         topology, partition = self._topology, self.partition

@@ -347,7 +347,10 @@ class Standby:
     async def _jump(
         self, consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]
     ) -> None:
-        """Go on where a changelog begins, or leave one alone that ends before what was read of it."""
+        """Go on where a changelog begins; one that ends before what was read of it is another one.
+
+        The copy of the old one is set aside then. Whether its task may go on is for the task to say.
+        """
         begins = await consumer.beginning_offsets(list(offsets))
         ends = await consumer.end_offsets(list(offsets))
         for tp, offset in offsets.items():
@@ -355,11 +358,16 @@ class Standby:
             if self._followed.get(tp.partition) is not followed:
                 continue
             if offset > ends[tp]:
-                self._rest(
-                    followed,
-                    f"the changelog {tp.topic}[{tp.partition}] ends at {ends[tp]}, and it was read up to {offset}: "
-                    "it was deleted and made anew, or truncated",
+                log.error(
+                    "%s/%d: standby: the changelog %s ends at %d, and it was read up to %d: it was deleted and made "
+                    "anew, or truncated; its store is made anew",
+                    self._topology.name,
+                    followed.partition,
+                    tp.topic,
+                    ends[tp],
+                    offset,
                 )
+                await self._make_anew(followed)
             else:
                 followed.positions[table] = max(offset, begins[tp])
 

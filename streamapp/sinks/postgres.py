@@ -117,5 +117,8 @@ class PostgresSink:
     async def close(self) -> None:
         """Close the connections, after what is being written."""
         opening, self._opening = self._opening, None
-        if opening is not None and not opening.cancelled() and opening.exception() is None:
+        if opening is None:
+            return
+        await asyncio.wait({opening})
+        if not opening.cancelled() and opening.exception() is None:
             await opening.result().close()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from streamapp import App, Batches, Count
@@ -184,6 +185,36 @@ async def test_a_changelog_that_was_made_anew_is_refused(
 
     with pytest.raises(StoreError, match="deleted and made anew, or truncated"):
         await run_once(counting(kafka, tmp_path))
+
+
+async def test_a_changelog_that_is_made_anew_under_a_worker_ends_it_before_the_commit(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a", b"b"] * 20)
+    app = counting(kafka, tmp_path)
+    changelog = f"{app.conf.id}-counts-changelog"
+    async with running(app) as engine:
+        runner = await opened(engine)
+        await eventually(lambda: runner.quiet and runner.position(kafka.topic("in")) == 40)
+        checkpoints = runner.checkpoints
+        async with admin_client(kafka.bootstrap) as admin:
+            await admin.delete_topics([changelog])
+
+            async def made() -> bool:
+                compacted = {"cleanup.policy": "compact"}
+                answer = await admin.create_topics(
+                    [NewTopic(changelog, 1, 1, topic_configs=compacted)]
+                )
+                return answer.topic_errors[0][1] == 0
+
+            await eventually(made)
+        await publish(kafka, "in", [b"c"])
+        await eventually(lambda: app.failure is not None)
+        assert runner.checkpoints == checkpoints
+    with pytest.raises(StoreError, match="deleted and made anew, or truncated"):
+        raise app.failure
+    assert await table_of(kafka, app) == {}
 
 
 async def test_a_refused_changelog_batch_never_ends_in_a_commit(

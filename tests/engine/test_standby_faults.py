@@ -181,13 +181,15 @@ async def test_a_standby_notices_a_changelog_that_was_made_anew(
     pair: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:
     await write_changelog(pair, b"a", b"b", b"c")
-    async with following(pair) as (alone, _):
+    async with following(pair) as (alone, stores):
         await eventually(lambda: alone.lags == {0: {CHANGELOG: 0}})
         async with admin_client(pair.kafka.bootstrap) as admin:
             await admin.delete_topics([CHANGELOG])
         await write_changelog(pair, b"x")
         await eventually(lambda: "it was deleted and made anew, or truncated" in caplog.text)
-        await eventually(lambda: alone.lags == {})
+        await eventually(lambda: stores.positions() == {0: 1})
+        assert stores.open(0).get(b"counts\0a") is None, "what the old one had is in no changelog"
+        assert stores.open(0).get(b"counts\0x") == b"1"
 
 
 async def test_a_standby_begins_where_a_changelog_begins(pair: Pair) -> None:
