@@ -201,8 +201,16 @@ async def test_what_search_cannot_find_again_is_not_lost_with_a_log(
     await asyncio.to_thread(run)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
-async def test_killed_ten_times_among_fifty_faults(here: tuple[str, str], tmp_path: Path):
-    faults = [fault for fault in scatter(7, 5_000, 50) if fault.kind not in LOUD]
-    await asyncio.to_thread(run, here, tmp_path, 5_000, 10, faults)
+@pytest.mark.parametrize(
+    ("tweets", "number"),
+    [
+        pytest.param(2_000, 20, marks=pytest.mark.slow),
+        pytest.param(5_000, 50, marks=pytest.mark.soak),
+    ],
+)
+async def test_killed_ten_times_among_faults(
+    here: tuple[str, str], tmp_path: Path, tweets: int, number: int
+):
+    faults = [fault for fault in scatter(7, tweets, number) if fault.kind not in LOUD]
+    await asyncio.to_thread(run, here, tmp_path, tweets, 10, faults)

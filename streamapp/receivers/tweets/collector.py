@@ -12,7 +12,7 @@ from streamapp.receivers.session import Headers
 from streamapp.receivers.tweets.backlog import KEEP_ALIVE, LEFT_OVER, LINE
 from streamapp.receivers.tweets.completeness import Completeness
 from streamapp.receivers.tweets.ids import id_at
-from streamapp.receivers.tweets.inbox import Connecting, Filled, Found, Inbox, Order
+from streamapp.receivers.tweets.inbox import Connecting, Filled, Found, Inbox, Order, Searched
 from streamapp.receivers.tweets.lines import Garbage, Notice, Tweet, read_line
 from streamapp.receivers.tweets.progress import Summary, TweetPosition
 from streamapp.receivers.tweets.window import Published
@@ -82,6 +82,8 @@ class Collector:
         self._clock = clock
         self._summary = summary
         self._committed_ms = clock.now_ms()
+        #: What search has just come to.
+        self._searched_ms: int | None = None
 
     @property
     def position(self) -> TweetPosition:
@@ -104,6 +106,10 @@ class Collector:
                 self._completeness.reach(id_at(int.from_bytes(data)))
             else:
                 self._completeness.connected(int.from_bytes(data))
+        if self._searched_ms is not None and not len(inbox.backlog):
+            # With nothing left to take, no line that comes is older than what is known of.
+            batch.due |= self._completeness.searched(self._searched_ms)
+        self._searched_ms = None
         if self._clock.now_ms() - self._committed_ms > _IDLE_COMMIT_MS:
             batch.due = True
         return batch
@@ -121,6 +127,8 @@ class Collector:
             case Filled(connect_ms):
                 self._completeness.filled(connect_ms)
                 batch.due = True
+            case Searched(before_ms):
+                self._searched_ms = before_ms
             case Connecting(connects, committed):
                 self._connects = connects
                 batch.committed.append(committed)

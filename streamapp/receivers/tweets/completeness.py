@@ -1,7 +1,7 @@
 """Up to which id nothing is missing on the topic.
 
 While a connection holds and the gap before it is filled, whatever the connection shows moves that id
-on; from the next connect on it stands still until search has caught up with that connect.
+on; from the next connect on only search moves it, until it has caught up with that connect.
 """
 
 from typing import Final
@@ -52,6 +52,11 @@ class Completeness:
         """Search has found all that was written before the connect of that time."""
         self._filled_ms = connect_ms
         self._advance()
+
+    def searched(self, before_ms: int) -> bool:
+        """Search has found all from before that time, whatever connections there were; is it news?"""
+        before, self.complete = self.complete, max(self.complete, id_at(before_ms))
+        return self.complete > before
 
     def has_no_gap_before(self, connect_ms: int) -> bool:
         """Whether what the connection of that time shows moves on what is complete."""

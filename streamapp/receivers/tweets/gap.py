@@ -12,7 +12,7 @@ from streamapp.receivers.tweets.api import Api, BearerToken, XApiUnavailable
 from streamapp.receivers.tweets.completeness import Completeness
 from streamapp.receivers.tweets.connection import Connection
 from streamapp.receivers.tweets.ids import id_at, time_of
-from streamapp.receivers.tweets.inbox import Filled, Found, Inbox
+from streamapp.receivers.tweets.inbox import Filled, Found, Inbox, Searched
 from streamapp.receivers.tweets.lines import envelopes
 from streamapp.receivers.tweets.progress import Summary
 from streamapp.receivers.tweets.rules import Rule, RuleBook
@@ -66,9 +66,6 @@ class GapFiller:
         self._overlap_ms = overlap_ms
         self._summary = summary
         self._search = Search(token, api, clock)
-        #: Up to when search has found everything, in milliseconds since the epoch, and for which rules.
-        self._searched_ms = 0
-        self._searched_rules: list[Rule] = []
 
     async def fill(self) -> None:
         """Fill the gap before every connect.
@@ -88,23 +85,22 @@ class GapFiller:
     async def _fill(self, connect_ms: int) -> None:
         """Search until the index has passed the connect, or there is a later one.
 
-        Connections that never hold for long do not begin from the same point again and again: what
-        a search has found is not searched for anew, or the quota would be spent on it.
+        What a search has found is complete, whatever becomes of the connection: where none holds
+        for long, or this process does not, the quota of search would be spent on the same tweets.
         """
         start = self._search_start()
         target = id_at(connect_ms + int(INDEX_MARGIN * 1000))
         patience = connect_ms + int(INDEX_PATIENCE * 1000)
         rules = await self._rules()
-        if rules != self._searched_rules:
-            self._searched_ms, self._searched_rules = 0, rules
         passed = False
         while self._connection.made_ms == connect_ms:
             began = self._clock.now_ms()
-            since = id_at(max(start, self._searched_ms - self._overlap_ms))
+            complete = time_of(self._completeness.complete)
+            since = id_at(max(start, complete - self._overlap_ms))
             tip = 0
             for rule in rules:
                 tip = max(tip, await self._search_for(rule, since))
-            self._searched_ms = began - int(INDEX_PATIENCE * 1000)
+            await self._inbox.give(Searched(began - int(INDEX_PATIENCE * 1000)))
             if self._connection.made_ms != connect_ms:
                 return
             # An index that is behind catches up all at once, and not in order: look once more.

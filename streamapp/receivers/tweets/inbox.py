@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from streamapp.receivers.tweets.backlog import Backlog
 from streamapp.receivers.tweets.kept import KeptBacklog
 
-__all__ = ["Connecting", "Filled", "Found", "Inbox", "Order"]
+__all__ = ["Connecting", "Filled", "Found", "Inbox", "Order", "Searched"]
 
 _ORDERS = 2
 
@@ -27,6 +27,13 @@ class Filled:
 
 
 @dataclass(frozen=True, slots=True)
+class Searched:
+    """Search has found all that was written before that time, in milliseconds since the epoch."""
+
+    before_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Connecting:
     """When there were connects, with the one that is next.
 
@@ -37,7 +44,7 @@ class Connecting:
     committed: asyncio.Future[None]
 
 
-Order = Found | Filled | Connecting
+Order = Found | Filled | Searched | Connecting
 
 
 class Inbox:
