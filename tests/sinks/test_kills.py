@@ -63,8 +63,13 @@ class Outside:
 
     def presented(self) -> list[tuple[str, list[int]]]:
         """What the function was given, as often as it was: ids, and the serial numbers in them."""
-        lines = self._presented.read_bytes().splitlines()
-        return [(name, numbers) for name, numbers in map(msgspec.json.decode, lines)]
+        found = []
+        for line in self._presented.read_bytes().splitlines():
+            # A line may be half: a worker writes it just now, or was killed when it did.
+            with contextlib.suppress(msgspec.DecodeError):
+                name, numbers = msgspec.json.decode(line)
+                found.append((name, numbers))
+        return found
 
     async def check(self, events: list[Event]) -> None:
         """Each event has one row; an id always had the same records; ranges meet and do not overlap."""
