@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ __all__ = [
     "checked",
     "decode_entry",
     "decode_marker",
+    "new_incarnation",
 ]
 
 _Decoded = TypeVar("_Decoded")
@@ -35,6 +37,10 @@ class Marker(msgspec.Struct, kw_only=True):
     """Where a task stands after a checkpoint: one record of the topology's compacted checkpoint topic.
 
     Attributes:
+        incarnation: a random name that a task's state has from its first marker on: where its topics
+            are made anew, it gets another one, and old copies of the state are known by theirs. Empty
+            in markers of versions that gave none.
+        replaces: the incarnation that a reset gave up for this one.
         sequence: checkpoints of this task so far.
         sources: the next offset of each source topic.
         marks: the watermark of each source partition, in milliseconds, by `topic` or
@@ -45,10 +51,13 @@ class Marker(msgspec.Struct, kw_only=True):
         windows: `[size, step]` of each windowed table, in milliseconds: panes of another shape mean
             something else.
         changelogs: where each changelog ended after the checkpoint *before* this one.
+        begins: where changelogs began whose front was cut, when a reset gave up what was in it.
         resetting: the task is being reset: its state is half of one, and no worker opens it.
     """
 
     format: int = FORMAT
+    incarnation: str = ""
+    replaces: str = ""
     sequence: int = 0
     sources: dict[str, int] = {}
     marks: dict[str, int] = {}
@@ -57,7 +66,13 @@ class Marker(msgspec.Struct, kw_only=True):
     closed: dict[str, int] = {}
     windows: dict[str, tuple[int, int]] = {}
     changelogs: dict[str, int] = {}
+    begins: dict[str, int] = {}
     resetting: bool = False
+
+
+def new_incarnation() -> str:
+    """Return a name for a state that begins."""
+    return uuid.uuid4().hex
 
 
 class Progress(msgspec.Struct, kw_only=True):
@@ -106,7 +121,8 @@ class LedgerEntry(msgspec.Struct, kw_only=True):
     """One checkpoint in the ledger. Times are milliseconds since the epoch, durations milliseconds.
 
     `kind` is `checkpoint`; `offsets` for one that moves the offsets alone, before its records are
-    processed (at most once) or before the first of them; or `reset`, which has jumps and no batches.
+    processed (at most once) or before the first of them; `reset`, which has jumps and no batches; or
+    `renamed`, which is a reset that follows entries under another name, in another ledger.
 
     `changelogs` is where each table's changelog ended before this checkpoint: the state that its
     batches found. `previous_commit` is how long the checkpoint before this one took to commit: its
@@ -132,6 +148,11 @@ class LedgerEntry(msgspec.Struct, kw_only=True):
     changelogs: dict[str, int] = {}
     processing: float = 0.0
     previous_commit: float | None = None
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether what follows does not go on from what is before it."""
+        return self.kind in ("reset", "renamed")
 
 
 _encode = msgspec.json.Encoder().encode

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which what was cancelled, and goes on, is cancelled again.
 _CANCEL_AGAIN = 1.0
+#: How often to look whether a join is answered, in seconds.
+_JOIN_POLL = 0.05
 
 
 def check(consumer: AIOKafkaConsumer) -> None:
@@ -108,13 +110,24 @@ async def leave_group(consumer: AIOKafkaConsumer, *, for_good: bool = False) -> 
     """Tell the coordinator that this member goes, without waiting for a rebalance in flight.
 
     A static member says nothing: it is expected back (KIP-345). One that goes for good leaves by its
-    member id, which a coordinator takes from static members too.
+    member id, which a coordinator takes from static members too. It has one as soon as its first
+    join is answered; that is waited for, or the coordinator would wait for the member.
     """
     coordinator: Any = consumer._coordinator
     if coordinator is not None:  # it is in no group before it has started
         if for_good:
+            await _joined(coordinator)
             coordinator._group_instance_id = None
         await coordinator._maybe_leave_group()
+
+
+async def _joined(coordinator: Any) -> None:
+    """Wait for the answer to a join, for as long as a coordinator may keep it."""
+    until = asyncio.get_running_loop().time() + coordinator._rebalance_timeout_ms / 1000
+    while coordinator.generation <= 0 and not coordinator._coordination_task.done():
+        if asyncio.get_running_loop().time() > until:
+            return
+        await asyncio.sleep(_JOIN_POLL)
 
 
 async def high_watermarks(

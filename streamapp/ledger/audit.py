@@ -13,7 +13,7 @@ import msgspec
 from aiokafka import TopicPartition
 
 from streamapp.engine.topology import Topology
-from streamapp.ledger.proof import Break, Jump, PartitionProof, Range, TaskProof
+from streamapp.ledger.proof import Break, Jump, PartitionProof, Range, Shrunk, TaskProof
 from streamapp.ledger.reading import LedgerReader, Standing
 
 __all__ = ["Audit", "PartitionAudit", "TaskAudit", "audit", "judge"]
@@ -29,6 +29,8 @@ class PartitionAudit(msgspec.Struct, frozen=True, kw_only=True):
         jumps, lost: by retention, and how many offsets they lost.
         resets: how often somebody let it begin elsewhere.
         unprocessed, unprocessed_records: batches that at most once committed, and lost.
+        pending, pending_records: the last one, if nothing follows it yet: it is being processed, or
+            was lost with its worker.
         proven_from, since: the first offset of the first range that is kept, and when it was
             written (milliseconds); `None` when none is kept.
         until: where the ranges end.
@@ -50,6 +52,8 @@ class PartitionAudit(msgspec.Struct, frozen=True, kw_only=True):
     resets: int = 0
     unprocessed: int = 0
     unprocessed_records: int = 0
+    pending: int = 0
+    pending_records: int = 0
     proven_from: int | None = None
     since: int | None = None
     until: int | None = None
@@ -82,6 +86,7 @@ class TaskAudit(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         first, last: their numbers, of those that are kept.
         breaks: how often a number does not follow the one before.
+        shrunk: how often a changelog ended before where it had: it was made anew, or truncated.
         marked: the number in the task's marker, which its state is at.
         beyond: checkpoints of the state that are not in the ledger.
     """
@@ -91,14 +96,16 @@ class TaskAudit(msgspec.Struct, frozen=True, kw_only=True):
     first: int | None = None
     last: int | None = None
     breaks: int = 0
+    shrunk: int = 0
     marked: int | None = None
     beyond: int = 0
     found_breaks: tuple[Break, ...] = ()
+    found_shrunk: tuple[Shrunk, ...] = ()
 
     @property
     def well(self) -> bool:
-        """Whether no checkpoint is missing."""
-        return not (self.breaks or self.beyond)
+        """Whether no checkpoint is missing, and no changelog has lost anything."""
+        return not (self.breaks or self.beyond or self.shrunk)
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,8 +179,8 @@ def judge(
         known = (proof or PartitionProof(tp.topic, tp.partition)).until
         if known is not None:
             beyond = max(0, max(committed or 0, marked or 0) - known)
-        elif tp.partition not in written and marked is not None:
-            beyond = max(committed or 0, marked)
+        elif tp.partition not in written and marker is not None and marker.sequence:
+            beyond = max(committed or 0, marked or 0)
         else:
             # Before its first checkpoint a group may have offsets of its own, and a ledger whose
             # entries are all too old says nothing.
@@ -221,7 +228,9 @@ def _task(
         first=None if proof is None else proof.first,
         last=last,
         breaks=0 if proof is None else proof.breaks,
+        shrunk=0 if proof is None else proof.shrunk,
         marked=None if marker is None else marker.sequence,
         beyond=beyond,
         found_breaks=() if proof is None else tuple(proof.found_breaks),
+        found_shrunk=() if proof is None else tuple(proof.found_shrunk),
     )

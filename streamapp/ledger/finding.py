@@ -70,7 +70,7 @@ async def find(reader: LedgerReader, topology: Topology, batch: BatchId) -> Befo
     changes: int | None = 0
     last = 0
     async for _, entry in reader.entries({tp: (begins[tp], ends[tp])}):
-        if entry.sequence != last + 1 or entry.kind == "reset":
+        if entry.sequence != last + 1 or entry.begins_anew:
             changes = None
         last = entry.sequence
         if any(batch_id(part) == str(batch) for part in entry.batches):
@@ -78,6 +78,6 @@ async def find(reader: LedgerReader, topology: Topology, batch: BatchId) -> Befo
         if entry.kind == "checkpoint":
             watermark = entry.watermark
             changes = None if changes is None else changes + entry.changes
-        elif entry.kind == "reset":
+        elif entry.begins_anew:
             watermark = None
     return found

@@ -19,7 +19,7 @@ import msgspec
 from streamapp.engine.marker import LedgerEntry, LedgerJump
 from streamapp.engine.settings import Guarantee
 
-__all__ = ["Author", "Break", "Jump", "PartitionProof", "Range", "TaskProof"]
+__all__ = ["Author", "Break", "Jump", "PartitionProof", "Range", "Shrunk", "TaskProof"]
 
 MOST_SHOWN: Final = 100
 """Findings of a kind and partition that are kept to be shown; all are counted."""
@@ -67,6 +67,16 @@ class Break(msgspec.Struct, frozen=True, kw_only=True):
     after: Author
 
 
+class Shrunk(msgspec.Struct, frozen=True, kw_only=True):
+    """A changelog that ended earlier before a checkpoint than before one that came first."""
+
+    table: str
+    ended: int
+    ends: int
+    before: Author
+    after: Author
+
+
 class _Covered:
     """Offsets as disjoint intervals, in order; nearly always one."""
 
@@ -103,6 +113,8 @@ class PartitionProof:
         until: where the ranges end: what is committed as far as the ledger knows.
         batches: ranges with a checkpoint of their own; `records` in them.
         unprocessed, unprocessed_records: those that at most once has committed, and lost.
+        pending, pending_records: the last one, if at most once has committed it and nothing follows:
+            it is being processed, or was lost with its worker.
         gaps, overlaps, jumps, resets: how many; what they are is in `found_gaps` and so on.
         lost: offsets that retention took before they were read.
     """
@@ -114,6 +126,7 @@ class PartitionProof:
         self.since: int | None = None
         self.until: int | None = None
         self.batches = self.records = self.unprocessed = self.unprocessed_records = 0
+        self.pending = self.pending_records = 0
         self.gaps = self.overlaps = self.jumps = self.resets = self.lost = 0
         self.found_gaps: list[Range] = []
         self.found_overlaps: list[Range] = []
@@ -121,27 +134,28 @@ class PartitionProof:
         self.found_resets: list[Jump] = []
         self._covered = _Covered(0)
         self._last: Author | None = None
-        #: What at most once has committed and not processed yet: its range, its number, its records.
-        self._pending: tuple[int, int, int, int] | None = None
+        #: What is pending: its range, its number.
+        self._pending: tuple[int, int, int] | None = None
 
     def processes(self, begin: int, end: int, records: int, author: Author) -> bool:
         """Whether a checkpoint is the second word on a range that was committed first.
 
         It has less records when the agent failed, and its policy kept only those to blame.
         """
-        if self._pending is None or self._pending[:3] != (begin, end, author.sequence - 1):
+        if self._pending != (begin, end, author.sequence - 1):
             return False
-        lost, self._pending = self._pending[3] - records, None
-        self.unprocessed += lost > 0
-        self.unprocessed_records += lost
+        self._lose(self.pending_records - records)
         return True
 
     def give_up_pending(self) -> None:
         """Another entry follows: what is pending will not be processed any more."""
         if self._pending is not None:
-            self.unprocessed += 1
-            self.unprocessed_records += self._pending[3]
-            self._pending = None
+            self._lose(self.pending_records)
+
+    def _lose(self, records: int) -> None:
+        self.unprocessed += records > 0
+        self.unprocessed_records += records
+        self._pending, self.pending, self.pending_records = None, 0, 0
 
     def cover(self, begin: int, end: int, records: int, author: Author, *, first: bool) -> None:
         """Take the range of an entry; `first` when it is committed before it is processed."""
@@ -158,7 +172,8 @@ class PartitionProof:
                 if len(self.found_overlaps) < MOST_SHOWN:
                     self.found_overlaps.append(self._range(again_begin, again_end, author))
             if first:
-                self._pending = (begin, end, author.sequence, records)
+                self._pending = (begin, end, author.sequence)
+                self.pending, self.pending_records = 1, records
         self.until = max(self.until, end)
         self._last = author
 
@@ -169,9 +184,13 @@ class PartitionProof:
         if len(self.found_jumps) < MOST_SHOWN:
             self.found_jumps.append(Jump(jump=jump, author=author))
 
-    def reset(self, jump: LedgerJump, author: Author) -> None:
-        """Begin anew elsewhere; what was committed up to there has to be in the ledger all the same."""
-        if self.until is not None and jump.from_offset > self.until:
+    def reset(self, jump: LedgerJump, author: Author, *, elsewhere: bool) -> None:
+        """Begin anew elsewhere; what was committed up to there has to be in the ledger all the same.
+
+        Arguments:
+            elsewhere: in the ledger of another name, which is not read.
+        """
+        if not elsewhere and self.until is not None and jump.from_offset > self.until:
             self._gap(jump.from_offset, author)
         self.resets += 1
         if len(self.found_resets) < MOST_SHOWN:
@@ -203,6 +222,7 @@ class TaskProof:
         partitions: what is proven of each source topic.
         first, last: the numbers of the first and the last checkpoint that are kept.
         breaks: how often a number does not follow the one before; which ones is in `found_breaks`.
+        shrunk: how often a changelog ended before where it had; which ones is in `found_shrunk`.
         guarantees: those under which the entries were written.
     """
 
@@ -213,6 +233,10 @@ class TaskProof:
         self.first: int | None = None
         self.breaks = 0
         self.found_breaks: list[Break] = []
+        self.shrunk = 0
+        self.found_shrunk: list[Shrunk] = []
+        #: Where each changelog ended at least, and who said so.
+        self._ended: dict[str, tuple[int, Author]] = {}
         self.guarantees: set[str] = set()
         self._last: Author | None = None
 
@@ -233,7 +257,8 @@ class TaskProof:
         author = Author(
             worker=entry.worker, epoch=entry.epoch, sequence=entry.sequence, at=entry.at
         )
-        self._follow(author)
+        self._follow(author, elsewhere=entry.kind == "renamed")
+        self._grow(entry, author)
         self.guarantees.add(entry.guarantee)
         second = entry.kind == "checkpoint" and entry.guarantee == Guarantee.AT_MOST_ONCE.value
         new = [
@@ -259,16 +284,32 @@ class TaskProof:
             )
         for jump in entry.jumps:
             proof = self.partition_of(jump.topic)
-            if entry.kind == "reset":
-                proof.reset(jump, author)
+            if entry.begins_anew:
+                proof.reset(jump, author, elsewhere=entry.kind == "renamed")
             elif not processed:
                 # The second word on a range repeats what the first one said of it.
                 proof.jump(jump, author)
 
-    def _follow(self, author: Author) -> None:
+    def _grow(self, entry: LedgerEntry, author: Author) -> None:
+        if entry.begins_anew:
+            self._ended = {}
+        for table, end in entry.changelogs.items():
+            ended, before = self._ended.get(table, (0, author))
+            if end < ended:
+                self.shrunk += 1
+                if len(self.found_shrunk) < MOST_SHOWN:
+                    self.found_shrunk.append(
+                        Shrunk(table=table, ended=ended, ends=end, before=before, after=author)
+                    )
+            self._ended[table] = (end, author)
+
+    def _follow(self, author: Author, *, elsewhere: bool) -> None:
+        """Take the number of an entry; the one before it may be in another ledger."""
         before, self._last = self._last, author
         if before is None:
             self.first = author.sequence
+        elif elsewhere:
+            return
         elif author.sequence != before.sequence + 1:
             self.breaks += 1
             if len(self.found_breaks) < MOST_SHOWN:

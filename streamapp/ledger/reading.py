@@ -16,6 +16,7 @@ from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.marker import LedgerEntry, Marker, decode_entry, decode_marker
 from streamapp.engine.provisioning import no_broker
 from streamapp.engine.topology import Topology
+from streamapp.ledger.coordination import from_coordinator
 from streamapp.ledger.errors import LedgerError
 
 __all__ = ["LedgerReader", "Spans", "Standing"]
@@ -205,7 +206,9 @@ class LedgerReader:
     async def standing(self, topology: Topology) -> Standing:
         """Return where a topology stands. What is committed by then is in `stable_ends` of a later call."""
         sources = await self.partitions(*(source.name for source in topology.sources))
-        stored = await self.admin.list_consumer_group_offsets(topology.group, partitions=sources)
+        stored = await from_coordinator(
+            lambda: self.admin.list_consumer_group_offsets(topology.group, partitions=sources)
+        )
         committed = {tp: found.offset for tp, found in stored.items() if found.offset >= 0}
         marks = await self.partitions(topology.checkpoint_topic)
         return Standing(sources, committed, await self.markers(marks))

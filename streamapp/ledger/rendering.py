@@ -25,6 +25,8 @@ _TOTALS = (
     "resets",
     "unprocessed",
     "unprocessed_records",
+    "pending",
+    "pending_records",
 )
 
 
@@ -37,6 +39,7 @@ def audit_json(audit: Audit) -> dict[str, Any]:
         "well": audit.well,
         **{name: audit.total(name) for name in _TOTALS},
         "breaks": sum(task.breaks for task in audit.tasks),
+        "shrunk": sum(task.shrunk for task in audit.tasks),
         "partitions": [
             {**msgspec.to_builtins(part), "lag": part.lag, "well": part.well}
             for part in audit.partitions
@@ -115,8 +118,19 @@ def _findings(audit: Audit) -> Iterator[str]:
                 f"lost in {name}: {part.unprocessed} batches, of {part.unprocessed_records} records, were committed "
                 "and not processed (at most once)"
             )
+        if part.pending:
+            yield (
+                f"pending in {name}: the last batch, of {part.pending_records} records, is committed, and is being "
+                "processed or was lost with its worker (at most once)"
+            )
     for task in audit.tasks:
         name = f"{task.topology}/{task.partition}"
+        for shrunk in task.found_shrunk:
+            yield (
+                f"shrunk in {name}: the changelog of {shrunk.table} ended at {shrunk.ended}, and ends at {shrunk.ends} "
+                f"later: it was deleted and made anew, or truncated; before: {_who(shrunk.before)}; after: "
+                f"{_who(shrunk.after)}"
+            )
         for found_break in task.found_breaks:
             after = found_break.after
             yield (

@@ -19,6 +19,7 @@ def reset_entry(
     worker: str,
     guarantee: str,
     at: int,
+    kind: str = "reset",
 ) -> LedgerEntry:
     """Return the entry of a reset; it belongs into the transaction of the marker that resets.
 
@@ -31,9 +32,10 @@ def reset_entry(
         why: for whoever reads the audit.
         worker: who does it.
         at: the time, in milliseconds.
+        kind: `renamed` where the entries before it are in the ledger of another name.
     """
     return LedgerEntry(
-        kind="reset",
+        kind=kind,
         topology=topology,
         partition=partition,
         sequence=before.sequence + 1,

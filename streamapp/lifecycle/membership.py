@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupIdNotFound, NoError, for_code
 
 from streamapp.engine.topology import Topology
+from streamapp.ledger.coordination import from_coordinator
 from streamapp.lifecycle.errors import LifecycleError
 
 __all__ = ["members_of", "refuse_members"]
@@ -16,13 +19,27 @@ _COORDINATORS_PART = re.compile(r"-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 
 
 async def members_of(admin: AIOKafkaAdminClient, group: str) -> list[str]:
-    """Return the members of a consumer group: the workers' names, with their hosts."""
-    [response] = await admin.describe_consumer_groups([group])
+    """Return the members of a consumer group: the workers' names, with their hosts.
+
+    Raises:
+        KafkaError: the coordinator does not say.
+    """
+    described = await from_coordinator(lambda: _describe(admin, group))
     return [
         f"{_worker(group, member['member_id'])} at {member['client_host'].lstrip('/')}"
-        for described in response.to_object()["groups"]
         for member in described["members"]
     ]
+
+
+async def _describe(admin: AIOKafkaAdminClient, group: str) -> dict[str, Any]:
+    [response] = await admin.describe_consumer_groups([group])
+    [described] = response.to_object()["groups"]
+    error = for_code(described["error_code"])
+    # A group that never was is described as dead; from KIP-1043 on it is not found.
+    if error not in (NoError, GroupIdNotFound):
+        raise error(f"the group {group} is not described")
+    found: dict[str, Any] = described
+    return found
 
 
 def _worker(group: str, member: str) -> str:

@@ -25,7 +25,7 @@ from streamapp.ledger.reset import reset_entry
 from streamapp.lifecycle.errors import LifecycleError
 from streamapp.lifecycle.fence import entry_record, fenced, marker_record
 from streamapp.lifecycle.membership import refuse_members
-from streamapp.lifecycle.topics import make_topics
+from streamapp.lifecycle.topics import delete_topic, make_topics, task_count
 from streamapp.state.table import WindowedTable
 
 __all__ = ["Rename", "TopologyRename"]
@@ -59,8 +59,8 @@ class Rename:
         """Return what would be done; nothing is written.
 
         Raises:
-            LifecycleError: workers are running, the old name is in use or has left nothing, or the new one
-                has checkpoints of its own.
+            LifecycleError: workers are running, the old name is in use or has left nothing, the new one
+                has checkpoints of its own, or a source grew.
         """
         await refuse_members(self._reader.admin, [self._old, self._new])
         names = [topology.name for topology in self._app.topologies()]
@@ -79,6 +79,13 @@ class Rename:
         if not markers:
             raise LifecycleError(
                 f"the topology {self._old.name} has left no checkpoint: there is nothing in {self._old.checkpoint_topic}"
+            )
+        sources = await task_count(self._reader, self._new)
+        if sources != len(partitions):
+            raise LifecycleError(
+                f"the topology {self._old.name} has {len(partitions)} tasks, and the sources of {self._new.name} have "
+                f"{sources} partitions by now. Give it its old name back, let it follow, streamapp migrate partitions "
+                f"{self._old.name} (which says what can be done where it keeps tables), and rename it then"
             )
         own = await self._reader.markers(await self._reader.partitions(self._new.checkpoint_topic))
         for partition, marker in own.items():
@@ -126,7 +133,7 @@ class Rename:
         for tp in await self._reader.partitions(self._old.checkpoint_topic):
             await self._move(tp.partition)
             fault_point("rename.moved")
-        await self._reader.admin.delete_topics([self._old.checkpoint_topic])
+        await delete_topic(self._reader, self._old.checkpoint_topic)
 
     async def _move(self, partition: int) -> None:
         app, reader = self._app, self._reader
@@ -145,6 +152,7 @@ class Rename:
                 worker="streamapp migrate rename",
                 guarantee=app.engine_settings.guarantee,
                 at=round(time.time() * 1000),
+                kind="renamed",
             )
             following = msgspec.structs.replace(marker, sequence=entry.sequence)
             offsets = {

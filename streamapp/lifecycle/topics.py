@@ -7,6 +7,7 @@ import time
 from typing import Final
 
 from aiokafka.admin import NewPartitions
+from aiokafka.errors import NoError, UnknownTopicOrPartitionError, for_code
 
 from streamapp.engine.app import App
 from streamapp.engine.provision import provision
@@ -14,7 +15,7 @@ from streamapp.engine.topology import Topology
 from streamapp.ledger.reading import LedgerReader
 from streamapp.lifecycle.errors import LifecycleError
 
-__all__ = ["grow_topic", "grow_topics", "make_topics", "task_count"]
+__all__ = ["delete_topic", "grow_topic", "grow_topics", "make_topics", "task_count"]
 
 _VISIBLE_WITHIN: Final = 30.0
 
@@ -80,3 +81,19 @@ async def grow_topic(reader: LedgerReader, name: str, partitions: int) -> None:
                 f"the topic {name} was given {partitions} partitions, and does not show them: run this again"
             )
         await asyncio.sleep(0.1)
+
+
+async def delete_topic(reader: LedgerReader, name: str) -> None:
+    """Delete a topic, if it is there.
+
+    Raises:
+        LifecycleError: the broker refuses it.
+    """
+    response = await reader.admin.delete_topics([name])
+    for _, code in response.topic_error_codes:
+        error = for_code(code)
+        if error not in (NoError, UnknownTopicOrPartitionError):
+            raise LifecycleError(
+                f"all is done but for the topic {name}, which is not needed any more: the broker does not delete it "
+                f"({error.__name__}): see that this may be done, and run this again"
+            )

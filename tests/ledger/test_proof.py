@@ -202,6 +202,7 @@ def test_at_most_once_a_range_that_was_only_committed_is_lost_and_no_gap() -> No
         first(1, ("a", 0, 5)), first(2, ("a", 5, 9)), second(3, ("a", 5, 9)), first(4, ("a", 9, 10))
     ).partition_of("a")
     assert (proof.gaps, proof.overlaps, proof.unprocessed) == (0, 0, 1)
+    assert (proof.unprocessed_records, proof.pending, proof.pending_records) == (5, 1, 1)
 
 
 def test_at_most_once_what_an_agent_failed_over_is_lost_but_for_the_dead_letters() -> None:
@@ -210,6 +211,32 @@ def test_at_most_once_what_an_agent_failed_over_is_lost_but_for_the_dead_letters
     proof = proven(first(1, ("a", 0, 5)), failed, first(3, ("a", 5, 6))).partition_of("a")
     assert (proof.gaps, proof.overlaps) == (0, 0)
     assert (proof.unprocessed, proof.unprocessed_records) == (1, 4)
+
+
+def test_a_changelog_that_ends_before_where_it_ended_is_found() -> None:
+    entries = [an_entry(number, ("a", number, number + 1)) for number in range(1, 6)]
+    for entry, end in zip(entries, (3, 7, 7, 2, 5), strict=True):
+        entry.changelogs = {"counts": end, "other": 1}
+    task = proven(*entries)
+    [found] = task.found_shrunk
+    assert (task.shrunk, found.table, found.ended, found.ends) == (1, "counts", 7, 2)
+    assert (found.before.sequence, found.after.sequence) == (3, 4)
+
+
+def test_a_reset_may_follow_a_changelog_that_was_made_anew() -> None:
+    before, after = an_entry(1, ("a", 0, 1)), an_entry(3, ("a", 0, 1))
+    before.changelogs, after.changelogs = {"counts": 7}, {"counts": 2}
+    reset = reset_entry(
+        "count",
+        0,
+        Marker(sequence=1, sources={"a": 1}),
+        {"a": 0},
+        why="a test",
+        worker="test",
+        guarantee="exactly_once",
+        at=0,
+    )
+    assert proven(before, reset, after).shrunk == 0
 
 
 def test_at_most_once_a_range_that_is_processed_twice_is_an_overlap() -> None:

@@ -61,11 +61,24 @@ async def test_the_tasks_of_a_drained_worker_go_to_others_at_once(
     assert bob.running
 
 
+async def test_a_worker_that_is_drained_while_it_joins_leaves_nobody_behind(
+    kafka: BrokerUnderTest, cluster: Cluster
+) -> None:
+    await kafka.create_topic("in", partitions=4)
+    # Under the lock of its name a worker can be told, long before it is in a group.
+    ada = cluster.start(name="ada")
+    await eventually(lambda: ada.ready or not ada.running, within=90)
+    assert cluster.command("drain", "ada").returncode == 0
+    assert ada.wait(10) == 0
+    assert await members(kafka) == []
+
+
 async def test_a_worker_that_is_stopped_by_a_signal_is_expected_back(
     kafka: BrokerUnderTest, cluster: Cluster
 ) -> None:
     await kafka.create_topic("in", partitions=4)
     [ada] = await started(cluster, "ada")
+    await eventually(lambda: "count/3 is open" in ada.tail())
     ada.signal(signal.SIGTERM)
     assert ada.wait() == 0
     assert await members(kafka) == ["ada"]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from streamapp import App, Batch, Batches
 from streamapp.errors import ConfigurationError
 from streamapp.faults import inject
 from streamapp.ledger import audit
 from streamapp.ledger.reading import LedgerReader
+from streamapp.ledger.rendering import audit_text
 from streamapp.lifecycle import LifecycleError
 from streamapp.lifecycle.rename import Rename
 from tests.brokers import admin_client
 from tests.engine.running import run_once
-from tests.engine.workers import read_table
+from tests.engine.workers import partitions_of, read_table
 from tests.ledger.shop import Shop
 
 ORDERS = [("ada", 5), ("bob", 7), ("ada", 1)]
@@ -76,6 +80,58 @@ async def test_it_goes_on_from_the_old_state(shop: Shop) -> None:
     assert found.partitions[0].found_resets[0].jump.why == "renamed from sum_up"
     async with admin_client(shop.kafka.bootstrap) as admin:
         assert f"{shop.app.conf.id}-sum_up-checkpoint" not in await admin.list_topics()
+
+
+async def test_one_that_is_named_back_has_a_ledger_that_is_well(shop: Shop) -> None:
+    """What is between the entries of its first life and of its second is in the ledger of the other name."""
+    old = sum_up(shop)
+    [before] = old.topologies()
+    await shop.order(ORDERS)
+    await run_once(old)
+    await rename(shop)
+    await shop.order(ORDERS)
+    await run_once(shop.again())
+    async with LedgerReader(shop.app.kafka_options()) as reader:
+        await Rename(old, reader, "add_up", before).run()
+    await shop.order([("ada", 4)])
+    await run_once(sum_up(shop))
+    assert await spent(shop) == {b"ada": b"16", b"bob": b"14"}
+    found = await audit(old.kafka_options(), old.topologies())
+    assert found.well, audit_text(found)
+    assert found.partitions[0].resets == 1
+
+
+async def test_one_whose_source_grew_is_refused(shop: Shop) -> None:
+    """Its changelog would grow with it, and keys go elsewhere than their state is."""
+    await shop.order(ORDERS)
+    await run_once(sum_up(shop))
+    async with admin_client(shop.kafka.bootstrap) as admin:
+        await admin.create_partitions({shop.orders: NewPartitions(3)})
+    with pytest.raises(
+        LifecycleError, match="sum_up has 2 tasks, and the sources of add_up have 3"
+    ):
+        await rename(shop)
+    changelog = shop.topology.changelog("spent")
+    assert len(await partitions_of(shop.kafka.bootstrap, changelog)) == 2
+
+
+async def test_a_topic_that_is_not_deleted_is_told(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.order(ORDERS)
+    await run_once(sum_up(shop))
+
+    async def refused(admin: Any, names: list[str]) -> Any:
+        del admin
+        return SimpleNamespace(topic_error_codes=[(name, 29) for name in names])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AIOKafkaAdminClient, "delete_topics", refused)
+        with pytest.raises(LifecycleError, match=r"checkpoint.*does not delete it.*Authorization"):
+            await rename(shop)
+    await rename(shop)
+    await run_once(shop.again())
+    assert await spent(shop) == {b"ada": b"6", b"bob": b"7"}
 
 
 async def test_one_that_is_interrupted_is_refused_and_ends_when_it_is_run_again(shop: Shop) -> None:
