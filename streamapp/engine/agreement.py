@@ -7,13 +7,13 @@ hand. Going on would then process records twice or leave some out, in silence.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from aiokafka import TopicPartition
 
 from streamapp.errors import StreamappError
 
-__all__ = ["OffsetsDisagree", "check_agreement"]
+__all__ = ["OffsetsDisagree", "check_agreement", "check_beginning"]
 
 #: Pauses between the looks at the group's offsets, in seconds: what a transaction has committed
 #: reaches them a moment later, and OffsetFetch v3 has no way to wait for it (KIP-447).
@@ -62,3 +62,27 @@ async def check_agreement(
         f"checkpoint, as if nothing had happened to the group: streamapp reset {topology} --to-checkpoint; or begin "
         f"anew, without the state: streamapp reset {topology}"
     )
+
+
+async def check_beginning(
+    committed: Callable[[TopicPartition], Awaitable[int | None]],
+    sources: Iterable[str],
+    partition: int,
+    topology: str,
+    group: str,
+    checkpoint_topic: str,
+) -> None:
+    """See that the group of a task without a marker has not begun: it keeps state, and that would be lost.
+
+    Raises:
+        OffsetsDisagree: it has; the message says what can be done.
+    """
+    for topic in sources:
+        offset = await committed(TopicPartition(topic, partition))
+        if offset is not None:
+            raise OffsetsDisagree(
+                f"the group {group} is at {offset} in {topic}[{partition}], and the task {topology}/{partition} has no "
+                f"checkpoint in {checkpoint_topic}: the topic was deleted and made anew, with the state that belongs to "
+                "it perhaps, or somebody has set the group's offsets. Nothing was processed. Restore the topics, or "
+                f"begin anew, without the state: streamapp reset {topology} (with --to where it is to begin)"
+            )

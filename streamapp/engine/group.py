@@ -136,6 +136,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             topology,
             settings,
             self.stores,
+            self.readers,
             surroundings.clock,
             self._unused,
             self._rejoin,
@@ -199,7 +200,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._closing:
             await asyncio.wait(self._closing.values())
         await self.standby.stop()
-        self.stores.close_all()
+        await self.stores.close_all()
         await self.membership.close()
         await self.output.close()
         await self.readers.close()

@@ -27,6 +27,8 @@ __all__ = ["OutputProducer", "TaskProducer", "discard"]
 _partition_of = DefaultPartitioner()
 #: How large a record batch may grow, in bytes, where the topic does not take less.
 _BATCH_BYTES = 900_000
+#: How long a producer may take to start, in seconds.
+_OPEN_WITHIN = 60.0
 
 
 async def discard(producer: AIOKafkaProducer) -> None:
@@ -163,7 +165,12 @@ class TaskProducer:
         return self._producer is not None
 
     async def open(self) -> None:
-        """Start the producer: whoever held the transactional id is fenced after this."""
+        """Start the producer: whoever held the transactional id is fenced after this.
+
+        Raises:
+            KafkaError: a broker refuses it.
+            TaskClosed: no coordinator gives it the id within a minute.
+        """
         await self.close()
         producer = AIOKafkaProducer(
             **self._options,
@@ -174,7 +181,15 @@ class TaskProducer:
             compression_type=self._settings.compression,
         )
         try:
-            await producer.start()
+            # aiokafka asks for as long as the coordinator tells it to.
+            async with asyncio.timeout(_OPEN_WITHIN):
+                await producer.start()
+        except TimeoutError as error:
+            await discard(producer)
+            raise TaskClosed(
+                f"no coordinator has given out the transactional id {self._transactional_id} for {_OPEN_WITHIN:.0f} s: "
+                "it is away, or a transaction of this id does not end (kafka-transactions.sh describe)"
+            ) from error
         except BaseException:
             await discard(producer)
             raise

@@ -16,11 +16,14 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streamapp.engine import seams
 from streamapp.engine.fetching import WholeBatches
+from streamapp.errors import TaskClosed
 
 __all__ = ["Reader", "Readers"]
 
 log = logging.getLogger(__name__)
 
+#: How long a reader waits for what has to come before another one is tried, in seconds.
+WAIT_MOST = 60.0
 _POLL_MS = 50
 _FETCH_BYTES = 4 << 20
 
@@ -37,6 +40,9 @@ class Reader:
             fetch_max_wait_ms=_POLL_MS,
             max_partition_fetch_bytes=_FETCH_BYTES,
         )
+        #: The positions at the last fetch that brought something, and when that was.
+        self._seen: dict[TopicPartition, int] = {}
+        self._seen_at = 0.0
 
     async def start(self) -> None:
         """Connect."""
@@ -60,20 +66,29 @@ class Reader:
         """Read a partition from an offset on."""
         self._consumer.seek(tp, offset)
         self._consumer.resume(tp)
+        self._seen = {}
 
     async def fetch(
         self, *partitions: TopicPartition
     ) -> tuple[dict[TopicPartition, Any], dict[TopicPartition, int]]:
         """Return records that have come in, and up to where each partition is read with them.
 
-        Control records carry no data and move the position all the same.
+        It is for partitions that have something to bring. Control records carry no data and move the
+        position all the same.
 
         Raises:
             KafkaError: nothing will come in any more; another reader may do better.
+            TaskClosed: nothing has come for a minute.
         """
         seams.check_reading(self._consumer)
         fetched = await self._whole_batches.getmany(*partitions, timeout_ms=_POLL_MS)
-        return fetched, {tp: await self._consumer.position(tp) for tp in partitions}
+        positions = {tp: await self._consumer.position(tp) for tp in partitions}
+        now = asyncio.get_running_loop().time()
+        if fetched or positions != self._seen:
+            self._seen, self._seen_at = positions, now
+        elif now - self._seen_at > WAIT_MOST:
+            raise TaskClosed(f"nothing was read of {_shown(positions)} for {WAIT_MOST:.0f} s")
+        return fetched, positions
 
     async def begins(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         """Return where partitions begin."""
@@ -88,24 +103,35 @@ class Reader:
     async def stable_ends(
         self, partitions: list[TopicPartition], name: str
     ) -> dict[TopicPartition, int]:
-        """Return the ends, once no transaction is open below them.
+        """Return the ends, once all transactions have ended that are open now.
 
         Arguments:
             name: who waits, for the log.
+
+        Raises:
+            TaskClosed: one is open for longer than a minute.
         """
-        said = False
+        now = asyncio.get_running_loop().time
+        written = await seams.high_watermarks(self._consumer, partitions)
+        began, said = now(), False
         while True:
-            stable: dict[TopicPartition, int]
-            stable, high = await asyncio.gather(
-                self._consumer.end_offsets(partitions),
-                seams.high_watermarks(self._consumer, partitions),
-            )
-            if all(stable[tp] >= high[tp] for tp in partitions):
+            stable = await self.ends(partitions)
+            behind = {tp: written[tp] for tp in partitions if stable[tp] < written[tp]}
+            if not behind:
                 return stable
             if not said:
-                log.info("%s waits for a transaction to end below %s", name, high)
+                log.info("%s waits for a transaction to end below %s", name, _shown(behind))
                 said = True
+            if now() - began > WAIT_MOST:
+                raise TaskClosed(
+                    f"a transaction has been open below {_shown(behind)} for {WAIT_MOST:.0f} s, and what is behind it "
+                    "cannot be read: see which producer holds it (kafka-transactions.sh find-hanging)"
+                )
             await asyncio.sleep(_POLL_MS / 1000)
+
+
+def _shown(offsets: Mapping[TopicPartition, int]) -> str:
+    return ", ".join(f"{tp.topic}[{tp.partition}] at {at}" for tp, at in offsets.items())
 
 
 class Readers:

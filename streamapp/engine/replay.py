@@ -19,16 +19,33 @@ from streamapp.engine.marker import Marker, Progress, encode
 from streamapp.faults import fault_point
 from streamapp.state.store import Store, TableWrites
 
-__all__ = ["Replay"]
+__all__ = ["Replay", "wait_for_room"]
 
 #: How large a write batch becomes: some 25 ms.
 _MOST_KEYS = 10_000
 _MOST_BYTES = 1 << 20
 #: How long to leave RocksDB to its flushes, in seconds, before it is asked again.
 _STALLED = 0.005
-#: For how long one fetch is held back for them, in seconds. A compaction that has failed, on a full
+#: For how long one fetch, or one checkpoint, is held back for them, in seconds. A compaction that has failed, on a full
 #: disk say, never goes on by itself, and it is the next write that says so.
 _PATIENCE = 5.0
+
+
+def _patience() -> float:
+    return asyncio.get_running_loop().time() + _PATIENCE
+
+
+async def wait_for_room(store: Store, until: float | None = None) -> None:
+    """Wait while a write to a store would wait, and the whole interpreter with it, for some seconds at most.
+
+    Arguments:
+        until: by the event loop's clock.
+    """
+    until = _patience() if until is None else until
+    now = asyncio.get_running_loop().time
+    # RocksDB tells nobody when it goes on.
+    while store.stalled and now() < until:  # noqa: ASYNC110
+        await asyncio.sleep(_STALLED)
 
 
 class Replay:
@@ -63,10 +80,10 @@ class Replay:
             marker: the checkpoint that the store is on its way to.
             current_at: as for `finish`.
         """
-        patience = asyncio.get_running_loop().time() + _PATIENCE
+        patience = _patience()
         for table, records in fetched.items():
             for writes, size in self._batches(table, records):
-                await self._wait_for_room(patience)
+                await wait_for_room(self._store, patience)
                 self._store.write([writes], None)
                 self.bytes += size
                 fault_point("restore.written")
@@ -74,12 +91,6 @@ class Replay:
             self.records += len(records)
         self.positions.update(until)
         self.finish(marker, current_at)
-
-    async def _wait_for_room(self, until: float) -> None:
-        now = asyncio.get_running_loop().time
-        # RocksDB tells nobody when it goes on.
-        while self._store.stalled and now() < until:  # noqa: ASYNC110
-            await asyncio.sleep(_STALLED)
 
     def finish(self, marker: Marker, current_at: int | None = None) -> None:
         """Write where the store stands.

@@ -18,8 +18,9 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from streamapp.engine.compacted import last_value
+from streamapp.engine.copies import Span, why_outdated
 from streamapp.engine.foreach import INTENT_KEY, Intent, decode_intent
-from streamapp.engine.marker import MARKER_KEY, Marker, decode_marker
+from streamapp.engine.marker import MARKER_KEY, Marker, Progress, decode_marker
 from streamapp.engine.progress import Opening
 from streamapp.engine.readers import Reader, Readers
 from streamapp.engine.replay import Replay
@@ -32,8 +33,9 @@ __all__ = ["Restore"]
 
 log = logging.getLogger(__name__)
 
-#: Looks for a store that is on its way to a marker, with the changelogs' ends, by table.
-SnapshotSource = Callable[[Marker, Mapping[str, int]], Awaitable[Store | None]]
+#: Puts a store that is on its way to a marker in the place of an empty one, if there is one; it is
+#: called with the marker and the changelogs' spans, by table.
+SnapshotSource = Callable[[Marker, Mapping[str, Span]], Awaitable[Store]]
 
 
 class Restore:
@@ -43,11 +45,12 @@ class Restore:
 
     Arguments:
         clock: milliseconds since the epoch.
-        agreed: called with the marker, if there is one, before anything is read; it raises when the
-            marker is not to be believed.
+        agreed: called with the marker, or with `None` for none, before anything else is read; it raises
+            when that is not to be believed.
         opening: is told how far it is.
-        snapshot: where the store is empty, called with the marker and the changelogs' ends; it
-            returns a store that holds a part of them, in place of the empty one, or `None`.
+        renew: called with why the store cannot be gone on from, and the marker; it returns an empty one in its place.
+        snapshot: where the store is empty, called with the marker and the changelogs' spans; it
+            returns a store that holds a part of them, in place of the empty one, or an empty one.
 
     Attributes:
         store: the one that is restored.
@@ -60,8 +63,9 @@ class Restore:
         partition: int,
         store: Store,
         clock: Callable[[], int],
-        agreed: Callable[[Marker], Awaitable[None]],
+        agreed: Callable[[Marker | None], Awaitable[None]],
         opening: Opening,
+        renew: Callable[[str, Marker], Awaitable[Store]],
         snapshot: SnapshotSource | None = None,
     ) -> None:
         self._readers = readers
@@ -71,6 +75,7 @@ class Restore:
         self._clock = clock
         self._agreed = agreed
         self._opening = opening
+        self._renew = renew
         self._snapshot = snapshot
         #: Changelog records applied.
         self.records = 0
@@ -107,7 +112,7 @@ class Restore:
             if marker is not None:
                 self._refuse_half_reset(marker)
                 self._tell_unused(marker)
-                await self._agreed(marker)
+            await self._agreed(marker)
             if self._topology.presents:
                 span = begins[intents], ends[intents]
                 found = await last_value(reader, intents, INTENT_KEY, *span)
@@ -115,10 +120,10 @@ class Restore:
                     None if found is None else decode_intent(found[0], f"the intent {found[1]}")
                 )
                 await self._check_source(reader, 0 if marker is None else marker.sequence)
-            if marker is not None and self.store.progress is None and self._snapshot is not None:
-                tables = {table: ends[tp] for tp, table in logs.items()}
-                self.store = await self._snapshot(marker, tables) or self.store
-            positions = self._start_positions(marker, logs, begins, ends)
+            spans = {table: Span(begins[tp], ends[tp]) for tp, table in logs.items()}
+            if marker is not None:
+                await self._find_a_store(marker, spans)
+            positions = self._start_positions(marker, spans)
             await self._apply(reader, logs, positions, ends, marker or Marker(), now)
         return marker, positions
 
@@ -155,36 +160,74 @@ class Restore:
                 "another name"
             )
 
-    def _start_positions(
-        self,
-        marker: Marker | None,
-        logs: Mapping[TopicPartition, str],
-        begins: Mapping[TopicPartition, int],
-        ends: Mapping[TopicPartition, int],
-    ) -> dict[str, int]:
+    async def _find_a_store(self, marker: Marker, spans: Mapping[str, Span]) -> None:
+        """Leave a store that is outdated, and begin with a snapshot in place of an empty one."""
         stored = progress_of(self.store)
-        seen = 0 if stored is None else stored.marker.sequence
-        if seen > (0 if marker is None else marker.sequence):
-            raise StoreError(
-                f"the task {self._name} has seen its checkpoint {seen}, and the last one in "
-                f"{self._topology.checkpoint_topic}[{self._partition}] is "
-                f"{'none' if marker is None else marker.sequence}: the topic was deleted and made anew, or truncated. "
-                f"Restore it, or give up this state: delete the topics {self._topology.checkpoint_topic} and "
-                f"{', '.join(tp.topic for tp in logs)} and the directory {self.store.path}, and start again"
-            )
+        if stored is not None:
+            why = why_outdated(stored.marker.incarnation, stored.positions, marker, spans)
+            if why is not None:
+                self.store = await self._renew(why, marker)
+        if self.store.progress is None and self._snapshot is not None:
+            self.store = await self._snapshot(marker, spans)
+
+    def _start_positions(self, marker: Marker | None, spans: Mapping[str, Span]) -> dict[str, int]:
+        """Return where the store goes on in each changelog.
+
+        Raises:
+            StoreError: something of the state that a checkpoint has seen is not there any more.
+        """
+        stored = progress_of(self.store)
+        self._check_marker(stored, marker)
         positions: dict[str, int] = {}
-        for tp, table in logs.items():
+        for table, span in spans.items():
             position = None if stored is None else stored.positions.get(table)
-            known = max(position or 0, 0 if marker is None else marker.changelogs.get(table, 0))
-            if known > ends[tp]:
-                raise StoreError(
-                    f"the changelog {tp.topic}[{tp.partition}] ends at {ends[tp]}, the task {self._name} has seen "
-                    f"{known}: it was deleted and made anew, or truncated. Restore the topic, or give up this "
-                    f"state: delete the topics {self._topology.checkpoint_topic} and {tp.topic} and the directory "
-                    f"{self.store.path}, and start again"
-                )
-            positions[table] = begins[tp] if position is None else max(position, begins[tp])
+            self._check_changelog(table, span, position, marker or Marker())
+            if stored is not None and position is None:
+                # It was not declared for a while: what the store has of it may have missed deletes.
+                self.store.clear(table)
+            positions[table] = span.begin if position is None else position
         return positions
+
+    def _check_marker(self, stored: Progress | None, marker: Marker | None) -> None:
+        """Refuse a last marker that is behind the one of the store, or missing."""
+        known = Marker() if stored is None else stored.marker
+        seen = known.sequence
+        if seen <= (0 if marker is None else marker.sequence) and not (
+            marker is None and known.incarnation
+        ):
+            return
+        raise StoreError(
+            f"the task {self._name} has seen its checkpoint {max(seen, 1)}, and the last one in "
+            f"{self._topology.checkpoint_topic}[{self._partition}] is "
+            f"{'none' if marker is None else marker.sequence}: the topic was deleted and made anew, or truncated. "
+            f"{self._way_out}"
+        )
+
+    def _check_changelog(
+        self, table: str, span: Span, position: int | None, marker: Marker
+    ) -> None:
+        """Refuse a changelog that has lost its end, or what the store lacks of its front."""
+        where = f"{self._topology.changelog(table)}[{self._partition}]"
+        known = max(position or 0, marker.changelogs.get(table, 0))
+        if known > span.end:
+            raise StoreError(
+                f"the changelog {where} ends at {span.end}, the task {self._name} has seen {known}: it was deleted "
+                f"and made anew, or truncated. {self._way_out}"
+            )
+        # A compacted topic begins where it always did, whatever compaction takes.
+        if span.begin > max(position or 0, marker.begins.get(table, 0)):
+            raise StoreError(
+                f"the changelog {where} begins at {span.begin}, and what was before is not in the store of "
+                f"{self._name} either: its front was cut, by deleting records or by a cleanup.policy with delete. Start "
+                f"this task where its store is whole, or with a snapshot that is young enough. {self._way_out}"
+            )
+
+    @property
+    def _way_out(self) -> str:
+        return (
+            f"Restore the topic, or give up this state: streamapp reset {self._topology.name}; the copies of it (other "
+            "workers' stores, snapshots) are not used any more after that"
+        )
 
     async def _apply(
         self,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from streamapp.engine.agreement import OffsetsDisagree, check_agreement
+from streamapp.engine.agreement import OffsetsDisagree, check_agreement, check_beginning
 from streamapp.engine.cancellation import stray_cancellations
 from streamapp.engine.checkpoint import Checkpoint, Slice
 from streamapp.engine.error_handling import ErrorHandling, ranges
@@ -35,6 +35,7 @@ from streamapp.engine.pace import Pace
 from streamapp.engine.parts import Part
 from streamapp.engine.producer import TaskProducer
 from streamapp.engine.progress import Opening
+from streamapp.engine.replay import wait_for_room
 from streamapp.engine.restore import Restore
 from streamapp.engine.settings import Guarantee
 from streamapp.engine.task import Task
@@ -259,7 +260,7 @@ class TaskRunner:
                 pause = self._troubles.failed(error)
                 if isinstance(error, DamagedStoreError):
                     self.task = None
-                    self._group.stores.replace(self.partition, error)
+                    await self._group.stores.replace(self.partition, error)
                 elif isinstance(error, FullDiskError):
                     # RocksDB takes no writes any more until it is opened anew.
                     self.task = None
@@ -308,11 +309,13 @@ class TaskRunner:
             self._group.surroundings.clock,
             self._agreed,
             opening,
-            None
-            if self.task is not None or snapshots is None
-            else partial(snapshots.fetch, self.partition),
+            self._leave_store,
+            None if snapshots is None else partial(snapshots.fetch, self.partition),
         )
         marker, positions = await restore.run()
+        if self.task is not None and self.task.store is not restore.store:
+            await self.task.abort()
+            self.task = None
         if self.task is None:
             self.task = Task(
                 self._topology,
@@ -337,21 +340,17 @@ class TaskRunner:
             restore.records,
         )
 
-    async def _agreed(self, marker: Marker) -> None:
-        """Compare the marker's offsets with the group's."""
+    async def _agreed(self, marker: Marker | None) -> None:
+        """Compare the marker's offsets, or that there are none yet, with the group's."""
+        topology = self._topology
+        names = (self.partition, topology.name, topology.group, topology.checkpoint_topic)
+        sources = [tp.topic for tp in self.sources]
         try:
-            await check_agreement(
-                self._group.committed,
-                {
-                    tp.topic: marker.sources[tp.topic]
-                    for tp in self.sources
-                    if tp.topic in marker.sources
-                },
-                self.partition,
-                self._topology.name,
-                self._topology.group,
-                self._topology.checkpoint_topic,
-            )
+            if marker is not None:
+                known = {name: marker.sources[name] for name in sources if name in marker.sources}
+                await check_agreement(self._group.committed, known, *names)
+            elif topology.tables or topology.presents:
+                await check_beginning(self._group.committed, sources, *names)
         except OffsetsDisagree as error:
             # A worker that was still since it read the marker sees what the next owner has committed.
             if await self._group.membership.confirmed(self.epoch):
@@ -365,7 +364,16 @@ class TaskRunner:
         await self._group.standby.settled(self.partition)
         if self._group.stores.is_open(self.partition):
             fault_point("task.promotion")
-        return self._group.stores.open(self.partition)
+        return await self._group.stores.open(self.partition)
+
+    async def _leave_store(self, why: str, marker: Marker) -> Store:
+        """Return an empty store in place of one that cannot be gone on from."""
+        stores = self._group.stores
+        progress = stores.progress(self.partition)
+        if progress is not None and marker.replaces == progress.marker.incarnation != "":
+            log.info("%s: its store is of the state before a reset, and is removed", self.name)
+            return await stores.make_anew(self.partition)
+        return await stores.leave(self.partition, why)
 
     async def _begin(self, task: Task, unknown: list[TopicPartition]) -> None:
         """Begin sources that the marker does not know at the group's offset, or at the reset's.
@@ -534,14 +542,16 @@ class TaskRunner:
             checkpoint.marker.sequence + self.partition,
             check=partial(self._check_ends, task),
         )
-        self._pace.committed(time.perf_counter() - began)
+        took = time.perf_counter() - began
+        self._pace.committed(took)
         fault_point("checkpoint.before-store")
+        await wait_for_room(task.store)
         changelogs = {
             writes.table: ends[changelog]
             for writes in checkpoint.writes
             if (changelog := self._changelog(writes.table)) in ends
         }
-        task.committed(checkpoint, changelogs, (time.perf_counter() - began) * 1000)
+        task.committed(checkpoint, changelogs, took * 1000)
         if checkpoint.entry.dead_letters:
             log.warning(
                 "%s: %d of the records in %s went to the dead letters, %s",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
@@ -25,7 +25,7 @@ import msgspec
 from streamapp.errors import ConfigurationError, StoreError
 from streamapp.faults import fault_point
 
-__all__ = ["Abandoned", "Manifest", "SnapshotArchive", "SnapshotPlace"]
+__all__ = ["Manifest", "SnapshotArchive", "SnapshotPlace"]
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 _FORMAT = "v1"
 #: Snapshots of a task that are kept.
 _KEPT = 2
+#: How much of a file is fetched at a time, in bytes.
+_PIECE = 1 << 20
 #: Files that no manifest names are somebody's upload, until they are so old, in milliseconds.
 _RUBBISH_AFTER = 3_600_000
 
@@ -49,6 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         owner: whose state it is, as the store has it.
+        incarnation: of that state, as the marker has it.
         sequence: the checkpoint that it was taken after.
         positions: the next offset of each table's changelog that it does not hold.
         at: when that checkpoint was written, in milliseconds.
@@ -56,15 +59,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     owner: str
+    incarnation: str = ""
     sequence: int
     positions: dict[str, int]
     at: int
     taken: int
     files: list[SnapshotFile] = []
-
-
-class Abandoned(Exception):
-    """Nobody waits for this copy any more."""
 
 
 class SnapshotPlace:
@@ -125,18 +125,16 @@ class SnapshotArchive:
             raise StoreError("its manifest is not what was written")
         return msgspec.json.decode(raw, type=Manifest)
 
-    def upload(self, store: Path, about: Manifest, abandoned: threading.Event) -> int:
+    def upload(self, store: Path, about: Manifest, moved: Callable[[], None]) -> int:
         """Copy a store that nobody writes, and keep the youngest snapshots; return the bytes sent.
 
         There is nothing to do for a checkpoint that has its snapshot.
 
-        Raises:
-            Abandoned: between two files.
+        Arguments:
+            moved: called between two files; what it raises ends this.
         """
         earlier = self.manifests()
-        if any(
-            (each.sequence, each.positions) == (about.sequence, about.positions) for each in earlier
-        ):
+        if any(_of_the_same(each, about) for each in earlier):
             return 0
         self._filesystem.makedirs(f"{self.directory}/files", exist_ok=True)
         # What no manifest names may be half a file, or be removed as rubbish before this one does; what
@@ -147,8 +145,7 @@ class SnapshotArchive:
         seen: dict[tuple[int, int, int], str] = {}
         sent = 0
         for path in sorted(store.iterdir()):
-            if abandoned.is_set():
-                raise Abandoned
+            moved()
             status = path.stat()
             identity = (status.st_ino, status.st_size, status.st_mtime_ns)
             digest = seen[identity] = self._digests.get(identity) or _digest(path)
@@ -195,29 +192,41 @@ class SnapshotArchive:
             modified = modified.replace(tzinfo=UTC)
         return round(modified.timestamp() * 1000)
 
-    def download(self, manifest: Manifest, into: Path, abandoned: threading.Event) -> None:
+    def download(self, manifest: Manifest, into: Path, moved: Callable[[], None]) -> None:
         """Copy a snapshot to a new directory, and see it safely on the disk.
+
+        Arguments:
+            moved: called between two pieces of a file; what it raises ends this, and what was copied
+                is left to whoever asked for it.
 
         Raises:
             StoreError: it is not what was written.
-            Abandoned: between two files; what was copied is left to whoever asked for it.
         """
         into.mkdir(parents=True)
         for file in manifest.files:
-            if abandoned.is_set():
-                raise Abandoned
             if PurePath(file.name).name != file.name or file.name == "..":
                 raise StoreError(f"its manifest has a file {file.name!r}")
             path = into / file.name
             try:
-                self._filesystem.get_file(self._file(file.digest), str(path))
+                found = self._fetch(file.digest, path, moved)
             except FileNotFoundError as error:
                 raise StoreError(f"its file {file.digest} ({file.name}) is missing") from error
-            if _digest(path) != file.digest:
+            if found != file.digest:
                 raise StoreError(f"its file {file.digest} ({file.name}) is damaged")
             _sync(path)
             fault_point("snapshot.file-downloaded")
         _sync(into)
+        moved()
+
+    def _fetch(self, digest: str, path: Path, moved: Callable[[], None]) -> str:
+        """Copy a file; return the digest of what came."""
+        found = hashlib.sha256()
+        with self._filesystem.open(self._file(digest), "rb") as source, path.open("wb") as copy:
+            while piece := source.read(_PIECE):
+                moved()
+                found.update(piece)
+                copy.write(piece)
+        return found.hexdigest()
 
     def _file(self, digest: str) -> str:
         return f"{self.directory}/files/{digest}"
@@ -238,6 +247,15 @@ class SnapshotArchive:
         except FileNotFoundError:
             return []
         return found
+
+
+def _of_the_same(one: Manifest, other: Manifest) -> bool:
+    """Whether two snapshots are of one checkpoint."""
+    return (one.incarnation, one.sequence, one.positions) == (
+        other.incarnation,
+        other.sequence,
+        other.positions,
+    )
 
 
 def _last(path: str) -> str:

@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from streamapp.engine.attended import Attended, Stalled
+from streamapp.engine.copies import Span, why_outdated
 from streamapp.engine.marker import Marker
-from streamapp.engine.snapshot_archive import (
-    Abandoned,
-    Manifest,
-    SnapshotArchive,
-    SnapshotPlace,
-)
+from streamapp.engine.snapshot_archive import Manifest, SnapshotArchive, SnapshotPlace
 from streamapp.engine.stores import TaskStores, progress_of
 from streamapp.engine.topology import Topology
 from streamapp.errors import StoreError
@@ -35,6 +31,10 @@ __all__ = ["Snapshots", "take_at_intervals"]
 
 log = logging.getLogger(__name__)
 
+#: How long the place may take for a piece of a download, and for a file of an upload, in seconds,
+#: before it is given up.
+FETCH_WITHIN = 60.0
+UPLOAD_WITHIN = 600.0
 #: Between two looks whether RocksDB has written what was in memory, in seconds.
 _FLUSHING = 0.01
 
@@ -62,7 +62,7 @@ class Snapshots:
         self._clock = clock
         self._archives: dict[int, SnapshotArchive] = {}
         #: The checkpoint of each task's last snapshot from here.
-        self._taken: dict[int, int] = {}
+        self._taken: dict[int, tuple[str, int]] = {}
 
     def archive(self, partition: int) -> SnapshotArchive:
         """Return where a task's snapshots are."""
@@ -89,7 +89,7 @@ class Snapshots:
         """
         if not self._stores.is_open(partition):
             return False
-        store = self._stores.open(partition)
+        store = self._stores.opened(partition)
         # What is in memory is written behind the scenes first: linking would do it under the
         # interpreter's lock, and so does a flush that has to wait for another one.
         await self._flushed(store)
@@ -97,10 +97,14 @@ class Snapshots:
         await self._flushed(store)
         # From here to the copy there is no await: nobody writes, and nobody closes it.
         progress = progress_of(store)
-        if progress is None or progress.marker.sequence == self._taken.get(partition):
+        if progress is None:
+            return False
+        checkpoint = progress.marker.incarnation, progress.marker.sequence
+        if checkpoint == self._taken.get(partition):
             return False
         about = Manifest(
             owner=self._stores.owner(partition),
+            incarnation=progress.marker.incarnation,
             sequence=progress.marker.sequence,
             positions=progress.positions,
             at=progress.at,
@@ -109,14 +113,16 @@ class Snapshots:
         copy = self._stores.beside(partition, "snapshot")
         store.checkpoint(copy)
         fault_point("snapshot.checkpointed")
-        abandoned = threading.Event()
-        try:
-            sent = await asyncio.to_thread(
-                self._upload, self.archive(partition), copy, about, abandoned
-            )
-        finally:
-            abandoned.set()
-        self._taken[partition] = about.sequence
+        archive = self.archive(partition)
+
+        def upload(moved: Callable[[], None]) -> int:
+            try:
+                return archive.upload(copy, about, moved)
+            finally:
+                Store.remove(copy)
+
+        sent = await Attended(upload, f"snapshot of {partition}", UPLOAD_WITHIN).run()
+        self._taken[partition] = checkpoint
         log.info(
             "%s/%d has a snapshot after checkpoint %d, %.1f MB of it new",
             self._topology.name,
@@ -131,86 +137,77 @@ class Snapshots:
         while store.flushing:  # noqa: ASYNC110  (RocksDB tells nobody when it is done)
             await asyncio.sleep(_FLUSHING)
 
-    @staticmethod
-    def _upload(
-        archive: SnapshotArchive, copy: Path, about: Manifest, abandoned: threading.Event
-    ) -> int:
-        try:
-            return archive.upload(copy, about, abandoned)
-        finally:
-            Store.remove(copy)
-
     # ------------------------------------------------------------------ fetching
 
-    async def fetch(self, partition: int, marker: Marker, ends: Mapping[str, int]) -> Store | None:
+    async def fetch(self, partition: int, marker: Marker, spans: Mapping[str, Span]) -> Store:
         """Put the furthest snapshot that fits in the place of a task's open store, and open it.
 
         Arguments:
             marker: of the task's last checkpoint.
-            ends: of its changelogs, by table.
+            spans: of its changelogs, by table.
 
         Returns:
-            The store; `None` when there is no snapshot that fits, and the open one is left as it is.
+            The store that is open then: without a snapshot that fits, an empty one.
 
         Raises:
             OSError: as `TaskStores.put`.
             StoreError: too.
         """
-        abandoned = threading.Event()
+        archive = self.archive(partition)
+        name = f"{self._topology.name}/{partition}"
         try:
-            directory = await asyncio.to_thread(self._download, partition, marker, ends, abandoned)
+            manifests = await Attended(
+                lambda moved: archive.manifests(), f"snapshots of {name}", FETCH_WITHIN
+            ).run()
         except Exception as error:
             # Each filesystem has errors of its own, and the changelog has it all.
             log.warning(
-                "%s/%d: its snapshots cannot be read, the changelog is restored: %s",
-                self._topology.name,
-                partition,
-                error,
+                "%s: its snapshots cannot be read, the changelog is restored: %s", name, error
             )
-            return None
-        finally:
-            abandoned.set()
-        return None if directory is None else self._stores.put(partition, directory)
-
-    def _download(
-        self, partition: int, marker: Marker, ends: Mapping[str, int], abandoned: threading.Event
-    ) -> Path | None:
-        """Return a directory with a store, or `None`."""
-        archive = self.archive(partition)
-        manifests = archive.manifests()
+            return self._stores.opened(partition)
         for manifest in sorted(manifests, key=lambda each: each.sequence, reverse=True):
-            directory = self._stores.beside(partition, "download")
             try:
-                self._check(partition, manifest, marker, ends)
-                archive.download(manifest, directory, abandoned)
-                progress = self._stores.look_into(partition, directory)
-                if progress is None or progress.marker.sequence != manifest.sequence:
-                    raise StoreError("it is of another checkpoint than its manifest says")
-            except Abandoned:
-                Store.remove(directory)
-                raise
+                self._check(partition, manifest, marker, spans)
+                directory = await self._download(partition, archive, manifest)
             except Exception as error:
-                Store.remove(directory)
                 log.warning(
-                    "%s/%d: its snapshot after checkpoint %d is not used: %s",
-                    self._topology.name,
-                    partition,
+                    "%s: its snapshot after checkpoint %d is not used: %s",
+                    name,
                     manifest.sequence,
                     error,
                 )
-            else:
+                if isinstance(error, Stalled):  # so would the others
+                    break
+                continue
+            store = await self._stores.put(partition, directory, manifest.sequence)
+            if store.progress is not None:
                 log.info(
-                    "%s/%d begins with its snapshot after checkpoint %d of %d",
-                    self._topology.name,
-                    partition,
+                    "%s begins with its snapshot after checkpoint %d of %d",
+                    name,
                     manifest.sequence,
                     marker.sequence,
                 )
-                return directory
-        return None
+                break
+        return self._stores.opened(partition)
+
+    async def _download(self, partition: int, archive: SnapshotArchive, manifest: Manifest) -> Path:
+        """Return a directory with a store."""
+        directory = self._stores.beside(partition, "download")
+
+        def download(moved: Callable[[], None]) -> Path:
+            try:
+                archive.download(manifest, directory, moved)
+            except BaseException:
+                Store.remove(directory)
+                raise
+            return directory
+
+        return await Attended(
+            download, f"download of {partition}", FETCH_WITHIN, discard=Store.remove
+        ).run()
 
     def _check(
-        self, partition: int, manifest: Manifest, marker: Marker, ends: Mapping[str, int]
+        self, partition: int, manifest: Manifest, marker: Marker, spans: Mapping[str, Span]
     ) -> None:
         """Look whether a snapshot fits.
 
@@ -219,10 +216,13 @@ class Snapshots:
         """
         if manifest.owner != self._stores.owner(partition):
             raise StoreError(f"it belongs to {manifest.owner}")
+        why = why_outdated(manifest.incarnation, manifest.positions, marker, spans)
+        if why is not None:
+            raise StoreError(why)
         if manifest.sequence > marker.sequence or any(
-            position > ends[table]
+            position > spans[table].end
             for table, position in manifest.positions.items()
-            if table in ends
+            if table in spans
         ):
             raise StoreError(
                 f"it is beyond the task's checkpoint {marker.sequence} or the ends of its changelogs: topics "

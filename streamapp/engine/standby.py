@@ -2,9 +2,9 @@
 
 One consumer follows all standby tasks of a topology on this worker, read committed, by manual
 assignment. Positions reach a store with the last of the data, or after it. The marker in it stays the one that
-this worker wrote when it last ran the task: it claims less than the data, never more, and whoever
-takes the task over reads the last marker after fencing anyhow. So a store is good to go on from
-whenever this is interrupted.
+this worker wrote when it last ran the task, or, in a store that it made, one that knows the state's
+incarnation alone: it claims less than the data, never more, and whoever takes the task over reads
+the last marker after fencing anyhow. So a store is good to go on from whenever this is interrupted.
 
 Nothing that goes wrong here ends the worker: the tasks are run elsewhere.
 """
@@ -18,18 +18,22 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from streamapp.engine import seams
+from streamapp.engine.compacted import last_value
+from streamapp.engine.copies import why_outdated
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.lags import Lags
-from streamapp.engine.marker import Marker
+from streamapp.engine.marker import MARKER_KEY, Marker, decode_marker
+from streamapp.engine.readers import Readers
 from streamapp.engine.replay import Replay
 from streamapp.engine.settings import EngineSettings
 from streamapp.engine.stores import TaskStores
 from streamapp.engine.topology import Topology
-from streamapp.errors import DamagedStoreError, StoreError
+from streamapp.errors import DamagedStoreError, StoreError, TaskClosed
 from streamapp.faults import fault_point
 from streamapp.state.store import Store
 
@@ -59,6 +63,8 @@ class _Followed:
     Attributes:
         after: closes the runner that has its store still.
         replay: writes to its store, once that is open.
+        marker: what the store is told with its positions.
+        known: whether the store was found to be of the state that the task has.
         noted_at: when it was last written to the store that it has all that there is, in milliseconds.
         rests_until: by the monotonic clock.
         busy: what is at its store beside the event loop.
@@ -68,6 +74,7 @@ class _Followed:
     after: asyncio.Future[None] | None
     replay: Replay | None = None
     marker: Marker = field(default_factory=Marker)
+    known: bool = False
     noted_at: int = 0
     rests_until: float = 0.0
     busy: asyncio.Future[Any] | None = None
@@ -100,6 +107,7 @@ class Standby:
         topology: Topology,
         settings: EngineSettings,
         stores: TaskStores,
+        readers: Readers,
         clock: Callable[[], int],
         unused: Callable[[int], None],
         near: Callable[[], None],
@@ -108,6 +116,7 @@ class Standby:
         self._topology = topology
         self._settings = settings
         self._stores = stores
+        self._readers = readers
         self._clock = clock
         self._unused = unused
         self._followed: dict[int, _Followed] = {}
@@ -187,7 +196,7 @@ class Standby:
         while True:
             try:
                 await self._serve()
-            except (KafkaError, OSError) as error:
+            except (KafkaError, OSError, TaskClosed) as error:
                 pause = self._backoff()
                 log.warning(
                     "%s: standbys: %s; they go on in %.1f s", self._topology.name, error, pause
@@ -260,7 +269,7 @@ class Standby:
         if followed.rests_until > time.monotonic():
             return
         try:
-            store = await self._busy(followed, self._stores.open_for_standby(followed.partition))
+            store = await self._busy(followed, self._stores.open(followed.partition))
         except Exception as error:
             self._rest(followed, f"its store does not open: {error}")
             return
@@ -273,6 +282,12 @@ class Standby:
         followed.noted_at = self._clock() if progress is None else progress.at
         followed.replay = Replay(store, positions, followed.noted_at)
         followed.marker = Marker() if progress is None else progress.marker
+        followed.known = False
+        if progress is not None:
+            for table in self._topology.tables:
+                if table.name not in positions:
+                    # It was not declared for a while: what is here of it may have missed deletes.
+                    store.clear(table.name)
 
     @staticmethod
     async def _busy(followed: _Followed, work: Coroutine[Any, Any, _Result]) -> _Result:
@@ -347,29 +362,65 @@ class Standby:
     async def _jump(
         self, consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]
     ) -> None:
-        """Go on where a changelog begins; one that ends before what was read of it is another one.
+        """Go on with changelogs that have nothing at the offsets where they are read.
 
-        The copy of the old one is set aside then. Whether its task may go on is for the task to say.
+        One that ends before what was read of it is another one, and one that begins behind it lacks
+        what was not read: its store is made anew. Whether its task may go on is for the task to say.
         """
         begins = await consumer.beginning_offsets(list(offsets))
         ends = await consumer.end_offsets(list(offsets))
         for tp, offset in offsets.items():
             followed, table = self._reading[tp]
-            if self._followed.get(tp.partition) is not followed:
+            if self._followed.get(tp.partition) is not followed or followed.replay is None:
                 continue
-            if offset > ends[tp]:
-                log.error(
-                    "%s/%d: standby: the changelog %s ends at %d, and it was read up to %d: it was deleted and made "
-                    "anew, or truncated; its store is made anew",
-                    self._topology.name,
-                    followed.partition,
-                    tp.topic,
-                    ends[tp],
-                    offset,
-                )
-                await self._make_anew(followed)
-            else:
-                followed.positions[table] = max(offset, begins[tp])
+            if (
+                offset == 0
+            ):  # an empty store's; the front was cut, and perhaps a reset has given it up
+                marker = await self._last_marker(followed.partition)
+                if marker is None or begins[tp] > marker.begins.get(table, 0):
+                    self._rest(followed, f"the front of {tp.topic} was cut, up to {begins[tp]}")
+                    continue
+                followed.positions[table] = begins[tp]
+                continue
+            span = f"is from {begins[tp]} to {ends[tp]}, and it was read up to {offset}"
+            await self._make_anew(
+                followed,
+                f"the changelog {tp.topic} {span}: it was deleted and made anew, or truncated",
+            )
+
+    async def _last_marker(self, partition: int) -> Marker | None:
+        marks = TopicPartition(self._topology.checkpoint_topic, partition)
+        async with self._readers.reader() as reader:
+            reader.assign([marks])
+            begins = await reader.begins([marks])
+            # What was read of a changelog may be known to be committed before its marker is.
+            ends = await reader.stable_ends([marks], f"{self._topology.name}/{partition}: standby")
+            found = await last_value(reader, marks, MARKER_KEY, begins[marks], ends[marks])
+        return None if found is None else decode_marker(found[0], f"the marker {found[1]}")
+
+    async def _is_of_the_task(self, followed: _Followed) -> bool:
+        """Whether a store is of the state that its task has, and is followed still.
+
+        One that is not is made anew; one that knows of none is told which one that is.
+        """
+        try:
+            marker = await self._last_marker(followed.partition)
+        except StoreError as error:
+            self._rest(followed, str(error))
+            return False
+        if self._followed.get(followed.partition) is not followed:
+            return False
+        if marker is None:  # what was fetched of it came with one
+            self._rest(followed, f"{self._topology.checkpoint_topic} has no checkpoint of it")
+            return False
+        why = why_outdated(followed.marker.incarnation, {}, marker, {})
+        if why is not None:
+            await self._make_anew(followed, f"its store is not gone on from: {why}")
+            return False
+        incarnation = marker.incarnation
+        followed.marker = msgspec.structs.replace(followed.marker, incarnation=incarnation)
+        followed.known = True
+        return True
 
     # ------------------------------------------------------------------ writing
 
@@ -385,12 +436,9 @@ class Standby:
         now = self._clock()
         if now - followed.replay.current_at > self._stores.tombstones_kept:
             # The broker was away, or this process: deletes may be gone from what comes next.
-            log.warning(
-                "%s/%d: its store is too old, and made anew from the changelog",
-                self._topology.name,
-                followed.partition,
-            )
-            await self._make_anew(followed)
+            await self._make_anew(followed, "its store is too old")
+            return
+        if tables and not followed.known and not await self._is_of_the_task(followed):
             return
         try:
             if tables:
@@ -405,7 +453,7 @@ class Standby:
                 followed.replay.positions.update(reached)
                 self._note(followed, now, current)
         except DamagedStoreError as error:
-            self._replace(followed, error)
+            await self._replace(followed, error)
         except Exception as error:
             self._rest(followed, f"its store is not written: {error}")
 
@@ -418,15 +466,21 @@ class Standby:
                 followed.replay.finish(followed.marker)
                 followed.noted_at = now
 
-    def _replace(self, followed: _Followed, error: DamagedStoreError) -> None:
+    async def _replace(self, followed: _Followed, error: DamagedStoreError) -> None:
         followed.replay = None
         self._changed.set()
         try:
-            self._stores.replace(followed.partition, error)
+            await self._busy(followed, self._stores.replace(followed.partition, error))
         except StoreError as refused:
             self._rest(followed, str(refused))
 
-    async def _make_anew(self, followed: _Followed) -> None:
+    async def _make_anew(self, followed: _Followed, why: str) -> None:
+        log.warning(
+            "%s/%d: standby: %s; it is made anew from the changelog",
+            self._topology.name,
+            followed.partition,
+            why,
+        )
         followed.replay = None
         self._changed.set()
         store = await self._busy(followed, self._stores.make_anew(followed.partition))

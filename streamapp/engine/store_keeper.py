@@ -96,6 +96,17 @@ class StoreKeeper:
             ) from error
         self._set_aside("corrupt", error)
 
+    def leave(self, why: str) -> None:
+        """Set a store aside, which nobody has open, that cannot be gone on from.
+
+        Raises:
+            StoreError: it cannot be moved.
+        """
+        self._set_aside(
+            "outdated",
+            StoreError(f"the state store {self.path} is not gone on from: {why}"),
+        )
+
     def _new(self) -> Store:
         return Store(self.path, self._owner, self._memory)
 

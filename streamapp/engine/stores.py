@@ -2,17 +2,23 @@
 
 A store stays open while a task goes from one role to another: what a standby has followed, the
 runner takes over as it is, and the other way round. Nobody else opens or closes one.
+
+RocksDB takes its time to open, and a large directory to go: both are done in threads, one thing at a
+time for each store.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from streamapp.engine.marker import Progress, decode_progress
 from streamapp.engine.provision import TOMBSTONES_KEPT
@@ -23,6 +29,10 @@ from streamapp.faults import fault_point
 from streamapp.state.store import Store, StoreMemory
 
 __all__ = ["TaskStores", "progress_of"]
+
+log = logging.getLogger(__name__)
+
+_Opened = TypeVar("_Opened", bound=Store | None)
 
 #: What `TaskStores.beside` makes.
 _BESIDE = re.compile(r"\d+\.[a-z]+\.[0-9a-f]{32}")
@@ -55,6 +65,8 @@ class TaskStores:
         self._memory = memory
         self._cluster = cluster
         self._open: dict[int, Store] = {}
+        #: What threads do to stores that are not open, by task.
+        self._changing: dict[int, asyncio.Task[Any]] = {}
         #: How far the stores are that are not open.
         self._closed: dict[int, int] = {}
 
@@ -97,7 +109,11 @@ class TaskStores:
         """Whether a task's store is open, in whatever role."""
         return partition in self._open
 
-    def open(self, partition: int) -> Store:
+    def opened(self, partition: int) -> Store:
+        """Return a task's store, which is open."""
+        return self._open[partition]
+
+    async def open(self, partition: int) -> Store:
         """Return a task's store, opened if it is not open; what cannot be gone on from is made anew.
 
         That is a store of another owner or a damaged one, which is set aside, and one that is too old.
@@ -105,49 +121,111 @@ class TaskStores:
         Raises:
             StoreError: as `StoreKeeper.open`.
         """
-        store = self._open.get(partition)
-        return self._keep(partition, self._opened(partition)) if store is None else store
-
-    async def open_for_standby(self, partition: int) -> Store:
-        """Return a task's store as `open` does; it is opened in a thread, which takes some milliseconds."""
+        await self.settled(partition)
         store = self._open.get(partition)
         if store is not None:
             return store
-        return self._keep(partition, await asyncio.to_thread(self._opened, partition))
+        return await self._change(partition, self._keeper(partition).open)
 
     async def make_anew(self, partition: int) -> Store:
-        """Return an empty store in place of an open one."""
-        self.close(partition)
-        await asyncio.to_thread(Store.remove, self._keeper(partition).path)
-        return self._keep(partition, await asyncio.to_thread(self._opened, partition))
+        """Return an empty store in place of an open one, which is removed."""
+        keeper = self._keeper(partition)
 
-    def put(self, partition: int, directory: Path) -> Store:
-        """Return the store that is in a directory beside the stores, moved into the place of an open one.
+        def work() -> Store:
+            Store.remove(keeper.path)
+            return keeper.open()
+
+        return await self._closed_and_changed(partition, work)
+
+    async def leave(self, partition: int, why: str) -> Store:
+        """Return an empty store in place of an open one, which is set aside.
+
+        Raises:
+            StoreError: it cannot be.
+        """
+        keeper = self._keeper(partition)
+
+        def work() -> Store:
+            keeper.leave(why)
+            return keeper.open()
+
+        return await self._closed_and_changed(partition, work)
+
+    async def put(self, partition: int, directory: Path, sequence: int) -> Store:
+        """Move a store that is in a directory beside the stores into the place of an open, empty one.
+
+        Arguments:
+            sequence: the checkpoint that it has to be at.
+
+        Returns:
+            The store; an empty one, where that in the directory is no store of this task, damaged, or
+            of another checkpoint.
 
         Raises:
             OSError: the system refuses it; neither is there then.
             StoreError: as `open`.
         """
-        self.close(partition)
-        # Not in a thread: whoever is cancelled here may open the same place at once.
-        try:
-            _move(directory, self._keeper(partition).path)
-        except OSError:
-            Store.remove(directory)
-            raise
-        return self.open(partition)
+        keeper = self._keeper(partition)
 
-    def look_into(self, partition: int, directory: Path) -> Progress | None:
-        """Open a task's store that is not in its place, and close it again; return how far it is.
+        def work() -> Store:
+            try:
+                self._look_into(partition, directory, sequence)
+                _move(directory, keeper.path)
+            except StoreError as error:
+                log.warning("%s is not used: %s", directory, error)
+                Store.remove(directory)
+            except OSError:
+                Store.remove(directory)
+                raise
+            return keeper.open()
 
-        Raises:
-            StoreError: it is no store of this task, or damaged.
-        """
+        return await self._closed_and_changed(partition, work)
+
+    def _look_into(self, partition: int, directory: Path, sequence: int) -> None:
         store = Store(directory, self.owner(partition), self._memory)
         try:
-            return progress_of(store)
+            progress = progress_of(store)
         finally:
             store.close()
+        if progress is None or progress.marker.sequence != sequence:
+            raise StoreError("it is of another checkpoint than its manifest says")
+
+    async def replace(self, partition: int, error: DamagedStoreError) -> None:
+        """Set a store aside that turned out to be damaged, open or not; the next open makes it anew.
+
+        Raises:
+            StoreError: it was damaged too often.
+        """
+        await self._closed_and_changed(partition, partial(self._keeper(partition).replace, error))
+
+    async def settled(self, partition: int) -> None:
+        """Wait until nothing is done to a task's store in a thread."""
+        while (changing := self._changing.get(partition)) is not None:
+            await asyncio.wait({changing})
+
+    async def _closed_and_changed(self, partition: int, work: Callable[[], _Opened]) -> _Opened:
+        await self.settled(partition)
+        self.close(partition)
+        return await self._change(partition, work)
+
+    async def _change(self, partition: int, work: Callable[[], _Opened]) -> _Opened:
+        """Let a thread do something at the place of a store that is not open; it may open it.
+
+        It is done to its end, also if whoever waits is cancelled: the next one waits for that.
+        """
+        changing = asyncio.get_running_loop().create_task(self._changed(partition, work))
+        self._changing[partition] = changing
+        return await asyncio.shield(changing)
+
+    async def _changed(self, partition: int, work: Callable[[], _Opened]) -> _Opened:
+        try:
+            store = await asyncio.to_thread(work)
+        finally:
+            del self._changing[partition]
+        if store is not None:
+            self._open[partition] = store
+            self._closed.pop(partition, None)
+        return store
 
     def beside(self, partition: int, purpose: str) -> Path:
         """Return a directory, not made yet, for a copy of a store; the next start removes what is left of it."""
@@ -159,25 +237,6 @@ class TaskStores:
         return (
             f"{self._topology.app_id}/{self._topology.name}/{partition} of cluster {self._cluster}"
         )
-
-    def _keep(self, partition: int, store: Store) -> Store:
-        self._open[partition] = store
-        self._closed.pop(partition, None)
-        return store
-
-    def replace(self, partition: int, error: DamagedStoreError) -> None:
-        """Set a store aside that turned out to be damaged, open or not; the next open makes it anew.
-
-        Raises:
-            StoreError: it was damaged too often.
-        """
-        store = self._open.pop(partition, None)
-        if store is not None:
-            store.close()
-        self._keeper(partition).replace(error)
-
-    def _opened(self, partition: int) -> Store:
-        return self._keeper(partition).open()
 
     def _keeper(self, partition: int) -> StoreKeeper:
         keeper = self._keepers.get(partition)
@@ -193,15 +252,20 @@ class TaskStores:
         return keeper
 
     def close(self, partition: int) -> None:
-        """Close a task's store, if it is open; it stays on disk."""
+        """Close a task's store, if it is open or is being opened; it stays on disk."""
+        changing = self._changing.get(partition)
+        if changing is not None:
+            changing.add_done_callback(lambda _: self.close(partition))
+            return
         store = self._open.pop(partition, None)
         if store is not None:
             self._closed[partition] = _position_of(store)
             store.close()
 
-    def close_all(self) -> None:
+    async def close_all(self) -> None:
         """Close whatever is open."""
-        for partition in list(self._open):
+        for partition in [*self._changing, *self._open]:
+            await self.settled(partition)
             self.close(partition)
 
 

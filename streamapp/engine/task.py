@@ -23,7 +23,7 @@ from streamapp.engine.dead_letters import dead_letter
 from streamapp.engine.foreach import Intent
 from streamapp.engine.key_by import KeyBy, UpstreamMark, is_mark, mark_record, read_mark
 from streamapp.engine.live_sides import LiveSides
-from streamapp.engine.marker import LedgerBatch, LedgerEntry, Marker, Progress
+from streamapp.engine.marker import LedgerBatch, LedgerEntry, Marker, Progress, new_incarnation
 from streamapp.engine.outbox import Outbox, Outgoing
 from streamapp.engine.parts import Fault
 from streamapp.engine.settings import EngineSettings, Guarantee
@@ -124,6 +124,8 @@ class Task:
                     f"it is declared with {now[0]} every {now[1]}: its panes mean something else. Keep the shape, or "
                     "give the table another name to begin anew"
                 )
+        if not marker.incarnation:  # it has none yet: its state begins, or is of an older version
+            marker = msgspec.structs.replace(marker, incarnation=new_incarnation())
         self.marker = marker
         self.positions = dict(positions)
         self.watermarks.restore(marker.marks, marker.idle, marker.watermark)
@@ -427,7 +429,8 @@ class Task:
 
     def _next_marker(self, slices: Sequence[Slice]) -> Marker:
         before = self.marker
-        return Marker(
+        return msgspec.structs.replace(
+            before,
             sequence=before.sequence + 1,
             sources={**before.sources, **{part.topic: part.until_offset for part in slices}},
             marks=self.watermarks.marks,

@@ -13,7 +13,7 @@ import msgspec
 from aiokafka import TopicPartition
 
 from streamapp.engine.app import App
-from streamapp.engine.marker import Marker
+from streamapp.engine.marker import Marker, new_incarnation
 from streamapp.engine.topology import Topology
 from streamapp.faults import fault_point
 from streamapp.ledger.reading import LedgerReader
@@ -83,7 +83,10 @@ class Growth:
             begins = await reader.begins(sources)
             async with fenced(self._app, reader, topology, partition) as (producer, marker):
                 if marker is None:
-                    first = Marker(sources={tp.topic: offset for tp, offset in begins.items()})
+                    first = Marker(
+                        incarnation=new_incarnation(),
+                        sources={tp.topic: offset for tp, offset in begins.items()},
+                    )
                     await producer.commit([marker_record(topology, partition, first)], {})
             fault_point("growth.marked")
         await grow_topics(reader, topology)

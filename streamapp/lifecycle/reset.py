@@ -22,7 +22,7 @@ from aiokafka import TopicPartition
 
 from streamapp.engine.app import App
 from streamapp.engine.key_by import KeyBy
-from streamapp.engine.marker import Marker
+from streamapp.engine.marker import Marker, new_incarnation
 from streamapp.engine.outbox import Outgoing
 from streamapp.engine.producer import TaskProducer
 from streamapp.engine.topology import Topology
@@ -183,7 +183,16 @@ class Reset:
     ) -> None:
         sources = [TopicPartition(source.name, partition) for source in topology.sources]
         begins = await begins_of(self._reader, topology, sources, self._beginning)
+        logs = {
+            TopicPartition(topology.changelog(table.name), partition): table.name
+            for table in topology.tables
+        }
+        begun = await self._reader.begins(list(logs))
+        # What is not in the changelogs has got no tombstones: copies that have it are not gone on from.
         marker = Marker(
+            incarnation=new_incarnation(),
+            replaces=before.incarnation,
+            begins={table: begun[tp] for tp, table in logs.items() if begun[tp]},
             sequence=before.sequence + 1,
             sources={tp.topic: offset for tp, offset in begins.items()},
         )

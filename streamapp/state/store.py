@@ -304,6 +304,13 @@ class Store:
             batch.put(_PROGRESS_KEY, progress)
         self._write(batch)
 
+    def clear(self, table: str) -> None:
+        """Remove all that there is of a table."""
+        prefix = prefix_of(table)
+        batch = WriteBatch(raw_mode=True)
+        batch.delete_range(prefix, prefix[:-1] + b"\1")
+        self._write(batch)
+
     def _write(self, batch: WriteBatch) -> None:
         try:
             self._db.write(batch)

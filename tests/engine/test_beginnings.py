@@ -8,11 +8,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiokafka import TopicPartition
 from kio.schema.errors import ErrorCode
 
 from streamapp import App, Batches, Count
 from streamapp.broker import Broker
+from streamapp.engine.agreement import OffsetsDisagree
 from streamapp.engine.checkpoint import Checkpoint
+from streamapp.engine.group import Group
 from streamapp.engine.key_by import UpstreamMark, is_mark, mark_record, read_mark
 from streamapp.engine.marker import decode_progress, encode
 from streamapp.engine.provision import TOMBSTONES_KEPT
@@ -122,8 +125,14 @@ async def test_a_store_that_was_away_for_too_long_is_made_anew(
     assert await output(kafka) == [b"a 1", b"b 1", b"a 2"]
 
 
+async def nothing_committed(group: Group, tp: TopicPartition) -> None:
+    """The answer of a group that was empty for longer than `offsets.retention.minutes`."""
+    del group, tp
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["with-store", "without-store"])
 async def test_a_checkpoint_topic_that_was_made_anew_is_refused(
-    kafka: BrokerUnderTest, tmp_path: Path
+    kafka: BrokerUnderTest, tmp_path: Path, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await kafka.create_topic("in", partitions=1)
     await publish(kafka, "in", [b"a"])
@@ -131,8 +140,16 @@ async def test_a_checkpoint_topic_that_was_made_anew_is_refused(
     await run_once(app)
     async with admin_client(kafka.bootstrap) as admin:
         await admin.delete_topics([f"{app.conf.id}-count-checkpoint"])
-    with pytest.raises(StoreError, match=r"has seen its checkpoint 1, and the last one .* is none"):
-        await run_once(counting(kafka, tmp_path))
+    again = tmp_path if kept else tmp_path / "elsewhere"
+    why = r"the group .*count is at 1 in .*in\[0\], .* has no checkpoint .* streamapp reset count"
+    with pytest.raises(OffsetsDisagree, match=why):
+        await run_once(counting(kafka, again))
+
+    # The group's offsets expire, the state does not.
+    monkeypatch.setattr(Group, "committed", nothing_committed)
+    if kept:
+        with pytest.raises(StoreError, match=r"has seen its checkpoint 1, .* one .* is none"):
+            await run_once(counting(kafka, again))
 
 
 # ---------------------------------------------------------------------- what downstream was told

@@ -15,10 +15,13 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from streamapp import App, Batches, Count
 from streamapp.broker import Broker
 from streamapp.engine import readers
+from streamapp.engine.agreement import OffsetsDisagree
 from streamapp.engine.engine import Engine
 from streamapp.engine.readers import Reader
 from streamapp.errors import StoreError
 from streamapp.faults import inject
+from streamapp.ledger.reading import LedgerReader
+from streamapp.lifecycle import Beginning, Reset
 from tests.brokers import BrokerUnderTest, admin_client
 from tests.engine.running import make_app, run_once, running
 from tests.engine.test_engine import publish
@@ -185,6 +188,41 @@ async def test_a_changelog_that_was_made_anew_is_refused(
 
     with pytest.raises(StoreError, match="deleted and made anew, or truncated"):
         await run_once(counting(kafka, tmp_path))
+
+
+async def test_a_copy_of_a_state_whose_topics_were_made_anew_is_not_gone_on_from(
+    kafka: BrokerUnderTest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However far the new ones have come: a worker that was away meanwhile knows them by their incarnation."""
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a", b"gone"])
+    app = counting(kafka, tmp_path / "1")
+    await run_once(app)
+    async with admin_client(kafka.bootstrap) as admin:
+        topics = [f"{app.conf.id}-{name}" for name in ("counts-changelog", "count-checkpoint")]
+        await admin.delete_topics(topics)
+
+        async def gone() -> bool:
+            return not {*topics} & {*await admin.list_topics()}
+
+        await eventually(gone)
+    with pytest.raises(OffsetsDisagree, match="has no checkpoint"):
+        await run_once(counting(kafka, tmp_path / "2"))
+    async with LedgerReader(app.kafka_options()) as reader:
+        await Reset(app, reader, app.topologies(), Beginning("latest")).run()
+    for word in (b"a", b"b", b"c", b"d"):
+        await publish(kafka, "in", [word])
+        await run_once(counting(kafka, tmp_path / "2"))
+    await run_once(counting(kafka, tmp_path / "1"))
+    assert "the state was begun anew since" in caplog.text
+    assert len(list((tmp_path / "1").rglob("0.outdated-*"))) == 1
+
+    await publish(kafka, "in", [b"gone", b"a"])
+    app = counting(kafka, tmp_path / "1")
+    await run_once(app)
+    assert await table_of(kafka, app) == dict.fromkeys((b"b", b"c", b"d", b"gone"), b"1") | {
+        b"a": b"2"
+    }
 
 
 async def test_a_changelog_that_is_made_anew_under_a_worker_ends_it_before_the_commit(

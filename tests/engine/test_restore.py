@@ -15,6 +15,7 @@ from streamapp.engine.marker import MARKER_KEY, Marker, Progress, encode
 from streamapp.engine.progress import Opening
 from streamapp.engine.restore import Restore
 from streamapp.engine.stores import progress_of
+from streamapp.errors import StoreError
 from streamapp.state.store import Store, TableWrites
 from tests.engine.tasks import MEMORY, Record, an_app
 
@@ -25,6 +26,7 @@ class Logs:
     """A task's topics in memory, posing as its readers: what is read of them may be behind their ends."""
 
     def __init__(self, ends: dict[TopicPartition, int]) -> None:
+        self.begun: dict[TopicPartition, int] = {}
         self.records: dict[TopicPartition, list[Record]] = {tp: [] for tp in ends}
         self.most = 1_000
         self._ends = ends
@@ -48,7 +50,7 @@ class Logs:
         self._at[tp] = offset
 
     async def begins(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        return dict.fromkeys(partitions, 0)
+        return {tp: self.begun.get(tp, 0) for tp in partitions}
 
     async def stable_ends(
         self, partitions: list[TopicPartition], name: str
@@ -92,9 +94,16 @@ def marker(sequence: int) -> tuple[bytes, bytes]:
     return MARKER_KEY, encode(Marker(sequence=sequence))
 
 
-def restoring(logs: Logs, store: Store, now: int = DAY) -> Restore:
+def restoring(logs: Logs, store: Store, now: int = DAY, left: list[str] | None = None) -> Restore:
+    """Return a restore; why it has left its store is put into `left`."""
+    left = [] if left is None else left
+
     async def agreed(marker: Marker) -> None:
         del marker
+
+    async def renew(why: str, marker: Marker) -> Store:
+        left.append(why)
+        return Store(store.path.with_name(f"store-{len(left)}"), "app/topology/0", MEMORY)
 
     return Restore(
         logs,  # type: ignore[arg-type]
@@ -104,6 +113,7 @@ def restoring(logs: Logs, store: Store, now: int = DAY) -> Restore:
         lambda: now,
         agreed,
         Opening("count/0", lambda: 0.0),
+        renew,
     )
 
 
@@ -160,3 +170,116 @@ async def test_on_its_way_a_store_is_as_old_as_it_was_and_at_the_end_it_is_curre
     progress_now = progress_of(store)
     assert progress_now is not None
     assert progress_now.at == 8 * DAY
+
+
+A, B = "first", "second"
+
+
+def written(store: Store, incarnation: str, position: int, sequence: int = 1) -> None:
+    """Let a store hold a row, up to a position of its changelog."""
+    progress = Progress(
+        marker=Marker(incarnation=incarnation, sequence=sequence),
+        positions={"counts": position},
+        at=DAY,
+    )
+    store.write([TableWrites("counts", [(b"old", b"1")])], encode(progress))
+
+
+@pytest.mark.parametrize("sequence", [0, 1, 9], ids=["followed", "behind", "ahead"])
+async def test_a_store_of_a_state_that_was_begun_anew_is_left(store: Store, sequence: int) -> None:
+    """However far the new changelog has come: nothing that the old one held is in the new state."""
+    written(store, A, 2, sequence)
+    logs = Logs({MARKS: 1, CHANGES: 3})
+    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=B, sequence=5))))
+    logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"), (b"c", b"1"))
+    restore = restoring(logs, store, left=(left := []))
+    await restore.run()
+
+    [why] = left
+    assert f"the incarnation {A} of this state, which is now {B}" in why
+    assert restore.store.get(b"counts\0old") is None
+    assert restore.store.get(b"counts\0a") == b"1"
+    assert restore.records == 3
+    restore.store.close()
+
+
+@pytest.mark.parametrize(("stored", "last"), [("", B), (A, "")])
+async def test_a_store_of_a_version_that_knew_no_incarnations_is_gone_on_from(
+    store: Store, stored: str, last: str
+) -> None:
+    written(store, stored, 1)
+    logs = Logs({MARKS: 1, CHANGES: 2})
+    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=last, sequence=1))))
+    logs.append(CHANGES, (b"old", b"1"), (b"b", b"1"))
+    restore = restoring(logs, store, left=(left := []))
+    await restore.run()
+    assert (left, restore.records) == ([], 1)
+
+
+@pytest.mark.parametrize("sequence", [0, 3], ids=["followed", "run"])
+async def test_a_store_of_a_task_that_has_no_marker_is_refused(store: Store, sequence: int) -> None:
+    written(store, A, 1, sequence)
+    logs = Logs({MARKS: 0, CHANGES: 2})
+    logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"))
+    with pytest.raises(
+        StoreError, match=r"is none: the topic was deleted .* streamapp reset count"
+    ):
+        await restoring(logs, store).run()
+
+
+async def test_a_table_that_was_not_declared_for_a_while_begins_with_its_changelog(
+    store: Store,
+) -> None:
+    """Of what the store has of it, a row may be deleted, and the delete compacted away since."""
+    written(store, A, 1)
+    progress = Progress(marker=Marker(incarnation=A, sequence=1), positions={}, at=DAY)
+    store.write([TableWrites("counts2", [(b"other", b"1")])], encode(progress))
+    logs = Logs({MARKS: 1, CHANGES: 2})
+    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=A, sequence=1))))
+    logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"))
+    await restoring(logs, store).run()
+    assert store.get(b"counts\0old") is None
+    assert store.get(b"counts\0a") == b"1"
+    assert store.get(b"counts2\0other") == b"1", "another table's"
+
+
+@pytest.mark.parametrize("position", [None, 1])
+async def test_a_changelog_without_its_front_is_refused(store: Store, position: int | None) -> None:
+    if position is not None:
+        written(store, A, position)
+    logs = Logs({MARKS: 1, CHANGES: 3})
+    logs.begun[CHANGES] = 2
+    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=A, sequence=1))))
+    logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"), (b"c", b"1"))
+    restore = restoring(logs, store, left=(left := []))
+    with pytest.raises(
+        StoreError, match=r"begins at 2, .* its front was cut.* streamapp reset count"
+    ):
+        await restore.run()
+    assert len(left) == (0 if position is None else 1), "there may be a snapshot that is whole"
+    restore.store.close()
+
+
+async def test_a_store_that_holds_what_was_cut_is_gone_on_from(store: Store) -> None:
+    written(store, A, 2)
+    logs = Logs({MARKS: 1, CHANGES: 3})
+    logs.begun[CHANGES] = 2
+    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=A, sequence=1))))
+    logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"), (b"c", b"1"))
+    restore = restoring(logs, store)
+    await restore.run()
+    assert store.get(b"counts\0old") == store.get(b"counts\0c") == b"1"
+    assert restore.records == 1
+
+
+async def test_what_a_reset_has_given_up_is_not_missed(store: Store) -> None:
+    logs = Logs({MARKS: 1, CHANGES: 3})
+    logs.begun[CHANGES] = 2
+    logs.append(
+        MARKS, (MARKER_KEY, encode(Marker(incarnation=A, sequence=1, begins={"counts": 2})))
+    )
+    logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"), (b"c", b"1"))
+    restore = restoring(logs, store)
+    await restore.run()
+    assert store.get(b"counts\0a") is None
+    assert store.get(b"counts\0c") == b"1"

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ import msgspec
 import pytest
 
 from streamapp import Batches
+from streamapp.engine import snapshots
+from streamapp.engine.attended import Abandoned
+from streamapp.engine.copies import Span
 from streamapp.engine.marker import Marker, Progress, encode
-from streamapp.engine.snapshot_archive import Abandoned, Manifest, SnapshotArchive, SnapshotPlace
+from streamapp.engine.snapshot_archive import Manifest, SnapshotArchive, SnapshotPlace
 from streamapp.engine.snapshots import Snapshots
 from streamapp.engine.stores import TaskStores, progress_of
 from streamapp.errors import ConfigurationError
@@ -33,7 +37,7 @@ HOUR = 3_600_000
 #: How long the changelogs keep deletes.
 KEPT = 24 * HOUR
 #: Where a marker and changelogs are that every snapshot of these tests fits.
-MARKER, ENDS = Marker(sequence=1_000), {"t": 1_000}
+MARKER, SPANS = Marker(sequence=1_000), {"t": Span(0, 1_000)}
 
 
 class Host:
@@ -42,6 +46,7 @@ class Host:
     def __init__(self, disk: Path, url: str, cluster: str = "here") -> None:
         self.now = round(time.time() * 1000)
         self.disk = disk
+        self.incarnation = ""
         app = an_app("shop")
 
         @app.batch_agent(app.topic("in", value_type=bytes))
@@ -60,31 +65,34 @@ class Host:
     def archive(self) -> SnapshotArchive:
         return self.snapshots.archive(0)
 
-    def checkpoint(self, sequence: int) -> None:
+    async def checkpoint(self, sequence: int) -> None:
         """Write the next checkpoint."""
         progress = Progress(
-            marker=Marker(sequence=sequence), positions={"t": sequence}, at=self.now
+            marker=Marker(incarnation=self.incarnation, sequence=sequence),
+            positions={"t": sequence},
+            at=self.now,
         )
         writes = TableWrites("t", [(b"%d" % sequence, b"v" * 100)])
-        self.stores.open(0).write([writes], encode(progress))
+        store = await self.stores.open(0)
+        store.write([writes], encode(progress))
         self.now += 1
 
     async def snapshot(self, sequence: int) -> None:
         """Write the next checkpoint, and take a snapshot of it."""
-        self.checkpoint(sequence)
+        await self.checkpoint(sequence)
         assert await self.snapshots.take(0)
 
-    async def fetched(self, marker: Marker = MARKER, ends: dict[str, int] = ENDS) -> int | None:
+    async def fetched(
+        self, marker: Marker = MARKER, spans: Mapping[str, Span] = SPANS
+    ) -> int | None:
         """Open the store, which is not there, and fetch a snapshot; return its checkpoint."""
-        empty = self.stores.open(0)
+        empty = await self.stores.open(0)
         assert empty.progress is None
-        store = await self.snapshots.fetch(0, marker, ends)
-        if store is None:
-            assert self.stores.open(0) is empty
-            return None
-        assert self.stores.open(0) is store
+        store = await self.snapshots.fetch(0, marker, spans)
+        assert self.stores.opened(0) is store
         progress = progress_of(store)
-        assert progress is not None
+        if progress is None:
+            return None
         sequence = progress.marker.sequence
         assert store.get(b"t\0%d" % sequence) == b"v" * 100
         return sequence
@@ -113,11 +121,11 @@ def other(tmp_path: Path, url: str, host: Host) -> Host:
 async def test_a_store_that_is_gone_is_fetched(host: Host, other: Host) -> None:
     await host.snapshot(1)
     await host.snapshot(2)
-    host.checkpoint(3)
+    await host.checkpoint(3)
 
     assert await other.fetched() == 2
     assert other.left_behind() == host.left_behind() == []
-    other.checkpoint(4)
+    await other.checkpoint(4)
 
 
 async def test_a_store_is_fetched_from_s3(
@@ -152,7 +160,7 @@ async def test_without_a_snapshot_the_store_stays_as_it_is(host: Host) -> None:
 
 
 async def test_nothing_is_copied_while_nothing_changes(host: Host, other: Host) -> None:
-    host.stores.open(0)
+    await host.stores.open(0)
     assert not await host.snapshots.take(0)
     await host.snapshot(1)
     assert not await host.snapshots.take(0)
@@ -176,22 +184,22 @@ def about(sequence: int, now: int = 0) -> Manifest:
 
 
 def test_files_that_are_there_already_are_not_sent_again(url: str, tmp_path: Path) -> None:
-    archive, going = SnapshotPlace(url).archive("task"), threading.Event()
+    archive = SnapshotPlace(url).archive("task")
     store = written(tmp_path / "store", a=b"a" * 1000, b=b"b" * 100)
-    assert archive.upload(store, about(1), going) == 1100
+    assert archive.upload(store, about(1), lambda: None) == 1100
     written(store, c=b"c" * 10)
-    assert archive.upload(store, about(2), going) == 10
+    assert archive.upload(store, about(2), lambda: None) == 10
     # A worker that was started again knows of nothing but what is there.
     written(store, b=b"B" * 100)
-    assert SnapshotPlace(url).archive("task").upload(store, about(3), going) == 100
+    assert SnapshotPlace(url).archive("task").upload(store, about(3), lambda: None) == 100
 
     # What is named and gone all the same is sent again.
     lost = next(file for file in archive.manifests()[0].files if file.name == "a")
     archive._filesystem.rm_file(f"{archive.directory}/files/{lost.digest}")
-    assert archive.upload(store, about(4), going) == 1000
+    assert archive.upload(store, about(4), lambda: None) == 1000
 
     into = tmp_path / "into"
-    archive.download(archive.manifests()[0], into, going)
+    archive.download(archive.manifests()[0], into, lambda: None)
     assert {path.name: path.read_bytes() for path in into.iterdir()} == {
         "a": b"a" * 1000,
         "b": b"B" * 100,
@@ -202,16 +210,16 @@ def test_files_that_are_there_already_are_not_sent_again(url: str, tmp_path: Pat
 def test_the_last_two_are_kept_and_what_they_do_not_name_goes_after_an_hour(
     url: str, tmp_path: Path
 ) -> None:
-    archive, going = SnapshotPlace(url).archive("task"), threading.Event()
+    archive = SnapshotPlace(url).archive("task")
     now = round(time.time() * 1000)
     for sequence in (1, 2, 3):
         store = written(tmp_path / "store", a=b"%d" % sequence)
-        archive.upload(store, about(sequence, now), going)
+        archive.upload(store, about(sequence, now), lambda: None)
     assert [manifest.sequence for manifest in archive.manifests()] == [3, 2]
     assert files_of(archive) == 3
 
     store = written(tmp_path / "store", a=b"4")
-    archive.upload(store, about(4, now + 2 * HOUR), going)
+    archive.upload(store, about(4, now + 2 * HOUR), lambda: None)
     assert [manifest.sequence for manifest in archive.manifests()] == [4, 3]
     assert files_of(archive) == 2
 
@@ -222,15 +230,20 @@ def files_of(archive: SnapshotArchive) -> int:
 
 def test_a_copy_that_nobody_waits_for_is_abandoned(url: str, tmp_path: Path) -> None:
     archive, gone = SnapshotPlace(url).archive("task"), threading.Event()
+
+    def moved() -> None:
+        if gone.is_set():
+            raise Abandoned
+
     store = written(tmp_path / "store", a=b"1", b=b"2")
     with inject("snapshot.file-uploaded", gone.set), pytest.raises(Abandoned):
-        archive.upload(store, about(1), gone)
+        archive.upload(store, about(1), moved)
     assert archive.manifests() == []
     gone.clear()
-    archive.upload(store, about(1), gone)
+    archive.upload(store, about(1), moved)
     gone.set()
     with pytest.raises(Abandoned):
-        archive.download(archive.manifests()[0], tmp_path / "into", gone)
+        archive.download(archive.manifests()[0], tmp_path / "into", moved)
 
 
 def fail() -> None:
@@ -240,7 +253,7 @@ def fail() -> None:
 @pytest.mark.parametrize("point", ["checkpointed", "file-uploaded", "before-manifest"])
 async def test_half_an_upload_is_no_snapshot(host: Host, other: Host, point: str) -> None:
     await host.snapshot(1)
-    host.checkpoint(2)
+    await host.checkpoint(2)
     with inject(f"snapshot.{point}", fail), pytest.raises(OSError, match="gone"):
         await host.snapshots.take(0)
     # What is left of a copy goes with the next start, at the latest.
@@ -262,7 +275,7 @@ async def test_half_a_download_is_no_store(host: Host, other: Host, point: str) 
         else:
             assert await other.fetched() is None
     assert other.left_behind() == []
-    other.stores.close_all()
+    await other.stores.close_all()
     shutil.rmtree(other.disk)
     assert await other.fetched() == 1
 
@@ -360,24 +373,56 @@ async def test_a_snapshot_that_is_not_what_it_says_is_not_used(
     await host.snapshot(1)
     await host.snapshot(2)
     manifest = host.archive.manifests()[0]
-    host.archive.download(manifest, tmp_path / "copy", threading.Event())
+    host.archive.download(manifest, tmp_path / "copy", lambda: None)
     lying = msgspec.structs.replace(manifest, positions={"t": 3}, taken=host.now + 1, **lie)
-    host.archive.upload(tmp_path / "copy", lying, threading.Event())
+    host.archive.upload(tmp_path / "copy", lying, lambda: None)
     # Of the two that are kept, the other one is true.
     assert await other.fetched() == 2
     assert why in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("marker", "ends"), [(Marker(sequence=1), ENDS), (MARKER, {"t": 1})], ids=["marker", "ends"]
+    ("marker", "spans"),
+    [(Marker(sequence=1), SPANS), (MARKER, {"t": Span(0, 1)})],
+    ids=["marker", "ends"],
 )
 async def test_a_snapshot_beyond_what_kafka_has_is_not_used(
-    host: Host, other: Host, marker: Marker, ends: dict[str, int], caplog: pytest.LogCaptureFixture
+    host: Host,
+    other: Host,
+    marker: Marker,
+    spans: Mapping[str, Span],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     await host.snapshot(1)
     await host.snapshot(2)
-    assert await other.fetched(marker, ends) == 1
+    assert await other.fetched(marker, spans) == 1
     assert "deleted and made anew since" in caplog.text
+
+
+async def test_a_snapshot_of_a_state_that_was_begun_anew_is_not_used(
+    host: Host, other: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However far the new topics have come since."""
+    host.incarnation = "first"
+    await host.snapshot(1)
+    host.incarnation = "second"
+    await host.snapshot(1)
+    other.incarnation = "second"
+    second = msgspec.structs.replace(MARKER, incarnation="second")
+    assert await other.fetched(second) == 1
+    third = msgspec.structs.replace(MARKER, incarnation="third")
+    await other.stores.close_all()
+    shutil.rmtree(other.disk)
+    assert await other.fetched(third) is None
+    assert caplog.text.count("the state was begun anew since") == 2
+
+
+async def test_a_snapshot_that_lacks_what_was_cut_is_not_used(
+    host: Host, other: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    await host.snapshot(1)
+    assert await other.fetched(spans={"t": Span(2, 1_000)}) is None
+    assert "holds the changelog of t up to 1, and that begins at 2 by now" in caplog.text
 
 
 async def test_a_snapshot_that_may_have_missed_deletes_is_not_used(
@@ -395,6 +440,33 @@ async def test_a_place_that_does_not_answer_leaves_the_changelog(
     monkeypatch.setattr(host.archive, "manifests", fail)
     assert await host.fetched() is None
     assert "the changelog is restored: the place is gone" in caplog.text
+
+
+@pytest.mark.parametrize("at", ["list", "download"])
+async def test_a_place_that_hangs_leaves_the_changelog(
+    host: Host,
+    other: Host,
+    at: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await host.snapshot(1)
+    await host.snapshot(2)
+    monkeypatch.setattr(snapshots, "FETCH_WITHIN", 0.1)
+    going_on, asked = threading.Event(), []
+
+    def hang(*_: Any) -> Any:
+        asked.append(at)
+        going_on.wait(60)
+        raise OSError("at last")
+
+    archive = other.archive
+    monkeypatch.setattr(archive, "manifests" if at == "list" else "_fetch", hang)
+    assert await other.fetched() is None
+    assert "nothing has moved for" in caplog.text
+    assert len(asked) == 1, "the other snapshot would not come either"
+    going_on.set()
+    await eventually(lambda: other.left_behind() == [])
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

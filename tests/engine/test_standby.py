@@ -104,7 +104,7 @@ async def test_a_caught_up_standby_takes_over_and_restores_nothing(
         assert one.standby.tasks == at_work(other)
         theirs = set(other.standby.tasks)
         await eventually(lambda: caught_up(other))
-        stores = {task: other.stores.open(task) for task in theirs}
+        stores = {task: other.stores.opened(task) for task in theirs}
 
     await eventually(lambda: at_work(other) == TASKS)
     assert {task: other.runners[task].restored for task in theirs} == dict.fromkeys(theirs, 0)
@@ -181,7 +181,7 @@ async def test_a_task_that_goes_and_comes_back_restores_nothing(
     one = counting(await stack.enter_async_context(running(worker(kafka, tmp_path / "1").app)))
     await load.more(300)
     assert at_work(one) == TASKS
-    stores = {task: one.stores.open(task) for task in TASKS}
+    stores = {task: one.stores.opened(task) for task in TASKS}
     async with running(worker(kafka, tmp_path / "2").app) as engine:
         other = counting(engine)
         await eventually(lambda: len(at_work(other)) == 2)
@@ -191,7 +191,7 @@ async def test_a_task_that_goes_and_comes_back_restores_nothing(
         assert one.standby.records > 0
     await eventually(lambda: at_work(one) == TASKS)
     assert {task: one.runners[task].restored for task in gone} == dict.fromkeys(gone, 0)
-    assert {task: one.stores.open(task) for task in TASKS} == stores
+    assert {task: one.stores.opened(task) for task in TASKS} == stores
     await load.more(100)
     await load.exact()
 

@@ -19,7 +19,9 @@ from streamapp.broker import Broker
 from streamapp.engine import standby
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.group import Group
+from streamapp.engine.marker import MARKER_KEY, Marker, encode
 from streamapp.engine.provision import TOMBSTONES_KEPT
+from streamapp.engine.readers import Readers
 from streamapp.engine.replay import Replay
 from streamapp.engine.standby import Standby
 from streamapp.engine.stores import TaskStores
@@ -60,7 +62,7 @@ class Pair:
         """What the store of a group's task holds."""
         prefix = b"counts\0"
         assert group.stores.is_open(0)
-        pairs = group.stores.open(0).scan(prefix, b"counts\1")
+        pairs = group.stores.opened(0).scan(prefix, b"counts\1")
         return {key[len(prefix) :].decode(): int(value) for key, value in pairs}
 
 
@@ -144,12 +146,19 @@ async def test_a_standby_whose_store_is_not_written_rests_and_goes_on(
 
 
 CHANGELOG = "standby-app-counts-changelog"
+CHECKPOINTS = "standby-app-count-checkpoint"
+MARKER = Marker(incarnation="first", sequence=1)
 
 
-async def write_changelog(pair: Pair, *keys: bytes, policy: str = "compact") -> None:
-    with suppress(TopicAlreadyExistsError):
-        await pair.kafka.create_topic(CHANGELOG, partitions=1, cleanup_policy=policy)
+async def write_changelog(
+    pair: Pair, *keys: bytes, policy: str = "compact", marker: Marker = MARKER
+) -> None:
+    """Write a marker, and rows."""
+    for topic, cleanup in ((CHANGELOG, policy), (CHECKPOINTS, "compact")):
+        with suppress(TopicAlreadyExistsError):
+            await pair.kafka.create_topic(topic, partitions=1, cleanup_policy=cleanup)
     async with AIOKafkaProducer(bootstrap_servers=pair.kafka.bootstrap) as producer:
+        await producer.send_and_wait(CHECKPOINTS, encode(marker), key=MARKER_KEY, partition=0)
         for key in keys:
             await producer.send_and_wait(CHANGELOG, b"1", key=key, partition=0)
 
@@ -160,11 +169,13 @@ async def following(pair: Pair) -> AsyncIterator[tuple[Standby, TaskStores]]:
     app = pair.app("other")
     [topology] = app.topologies()
     stores = TaskStores(topology, pair.directory / "other", StoreMemory(8 << 20), "")
+    readers = Readers(app.kafka_options())
     alone = Standby(
         app.kafka_options(),
         topology,
         app.engine_settings,
         stores,
+        readers,
         lambda: round(time.time() * 1000),
         stores.close,
         lambda: None,
@@ -174,7 +185,8 @@ async def following(pair: Pair) -> AsyncIterator[tuple[Standby, TaskStores]]:
         yield alone, stores
     finally:
         await alone.stop()
-        stores.close_all()
+        await stores.close_all()
+        await readers.close()
 
 
 async def test_a_standby_notices_a_changelog_that_was_made_anew(
@@ -188,21 +200,74 @@ async def test_a_standby_notices_a_changelog_that_was_made_anew(
         await write_changelog(pair, b"x")
         await eventually(lambda: "it was deleted and made anew, or truncated" in caplog.text)
         await eventually(lambda: stores.positions() == {0: 1})
-        assert stores.open(0).get(b"counts\0a") is None, "what the old one had is in no changelog"
-        assert stores.open(0).get(b"counts\0x") == b"1"
+        assert stores.opened(0).get(b"counts\0a") is None, "what the old one had is in no changelog"
+        assert stores.opened(0).get(b"counts\0x") == b"1"
 
 
-async def test_a_standby_begins_where_a_changelog_begins(pair: Pair) -> None:
-    # One that is compacted alone gives up nothing, but not every changelog was always so.
-    await write_changelog(pair, b"a", b"b", b"c", policy="delete")
+async def cut(pair: Pair, before: int) -> None:
+    """Delete the front of the changelog: one that is compacted alone gives up nothing."""
     async with admin_client(pair.kafka.bootstrap) as admin:
-        gone = RecordsToDelete(before_offset=2)
+        gone = RecordsToDelete(before_offset=before)
         await admin.delete_records({TopicPartition(CHANGELOG, 0): gone})
+
+
+async def test_a_standby_does_not_take_a_changelog_without_its_front(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(standby, "_REST", 0.1)
+    await write_changelog(pair, b"a", b"b", b"c", policy="delete")
+    await cut(pair, 2)
+    async with following(pair) as (alone, stores):
+        await eventually(lambda: f"the front of {CHANGELOG} was cut, up to 2" in caplog.text)
+        assert stores.positions() == {0: 0}
+        # A reset has given up what was there.
+        again = Marker(incarnation="second", sequence=2, begins={"counts": 2})
+        await write_changelog(pair, b"d", marker=again)
+        await eventually(lambda: alone.lags == {0: {CHANGELOG: 0}})
+        assert stores.opened(0).get(b"counts\0b") is None
+        assert stores.opened(0).get(b"counts\0c") == b"1"
+        assert stores.positions() == {0: 4}
+
+
+async def test_a_standby_that_lacks_what_was_cut_begins_anew(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(standby, "_REST", 0.1)
+    await write_changelog(pair, b"a", b"b", policy="delete")
+    async with following(pair) as (_, stores):
+        await eventually(lambda: stores.positions() == {0: 2})
+    again = Marker(incarnation="first", sequence=2, begins={"counts": 3})
+    await write_changelog(pair, b"c", b"d", marker=again)
+    await cut(pair, 3)
     async with following(pair) as (alone, stores):
         await eventually(lambda: alone.lags == {0: {CHANGELOG: 0}})
-        assert stores.open(0).get(b"counts\0b") is None
-        assert stores.open(0).get(b"counts\0c") == b"1"
-        assert stores.positions() == {0: 3}
+        assert "is from 3 to 4, and it was read up to 2" in caplog.text
+        assert stores.opened(0).get(b"counts\0a") is None
+        assert stores.opened(0).get(b"counts\0d") == b"1"
+
+
+async def test_a_standby_does_not_go_on_from_a_state_that_was_begun_anew(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    await write_changelog(pair, b"a", b"b", b"c")
+    async with following(pair) as (_, stores):
+        await eventually(lambda: stores.positions() == {0: 3})
+        progress = stores.progress(0)
+        assert progress is not None
+        assert (progress.marker.incarnation, progress.marker.sequence) == ("first", 0)
+    async with admin_client(pair.kafka.bootstrap) as admin:
+        await admin.delete_topics([CHANGELOG, CHECKPOINTS])
+    # The new one has outgrown the old one.
+    second = Marker(incarnation="second", sequence=1)
+    await write_changelog(pair, *(b"x%d" % number for number in range(5)), marker=second)
+    async with following(pair) as (_, stores):
+        await eventually(lambda: stores.positions() == {0: 5})
+        assert "the state was begun anew since" in caplog.text
+        assert stores.opened(0).get(b"counts\0a") is None
+        assert stores.opened(0).get(b"counts\0x0") == b"1"
+        progress = stores.progress(0)
+        assert progress is not None
+        assert progress.marker.incarnation == "second"
 
 
 async def test_what_was_fetched_of_a_task_that_is_no_longer_followed_is_not_written(
@@ -222,7 +287,7 @@ async def test_what_was_fetched_of_a_task_that_is_no_longer_followed_is_not_writ
     await write_changelog(pair, b"a", b"b", b"c")
     async with following(pair) as (alone, stores):
         await fetched.wait()
-        store = stores.open(0)
+        store = stores.opened(0)
         alone.assign((), (), {})
         await alone.settled(0)
         monkeypatch.setattr(store, "write", lambda *_: pytest.fail("the store is the runner's"))
@@ -238,10 +303,10 @@ async def test_a_standby_that_was_away_longer_than_tombstones_are_kept_begins_an
     [other] = (await stack.enter_async_context(running(app))).groups
     await pair.followed(other)
     # A row whose deletion this store has missed.
-    other.stores.open(0).write([TableWrites("counts", [(b"gone", b"7")])], None)
+    other.stores.opened(0).write([TableWrites("counts", [(b"gone", b"7")])], None)
     other.standby._clock = lambda: round(time.time() * 1000) + TOMBSTONES_KEPT + 1
     await eventually(lambda: pair.counts(other) == {"a": 2, "b": 1, "c": 1})
-    assert "its store is too old, and made anew" in caplog.text
+    assert "its store is too old; it is made anew" in caplog.text
     assert app.failure is None
 
 

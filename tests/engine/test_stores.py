@@ -36,32 +36,33 @@ def make_stores(directory: Path, cluster: str = "here") -> TaskStores:
     return TaskStores(topology, directory, StoreMemory(8 << 20), cluster)
 
 
-def write(stores: TaskStores, partition: int, at: int = NOW, **positions: int) -> None:
+async def write(stores: TaskStores, partition: int, at: int = NOW, **positions: int) -> None:
     progress = Progress(marker=Marker(), positions=positions, at=at)
-    stores.open(partition).write([TableWrites("left", [(b"a", b"1")])], encode(progress))
+    store = await stores.open(partition)
+    store.write([TableWrites("left", [(b"a", b"1")])], encode(progress))
 
 
-def test_how_far_a_store_is_counts_all_its_changelogs_whether_it_is_open_or_not(
+async def test_how_far_a_store_is_counts_all_its_changelogs_whether_it_is_open_or_not(
     stores: TaskStores, tmp_path: Path
 ) -> None:
-    write(stores, 0, left=5, right=7)
-    write(stores, 3, left=1)
-    stores.open(4)
+    await write(stores, 0, left=5, right=7)
+    await write(stores, 3, left=1)
+    await stores.open(4)
     assert stores.positions() == {0: 12, 3: 1, 4: 0}
     stores.close(0)
     assert stores.positions() == {0: 12, 3: 1, 4: 0}
-    stores.close_all()
+    await stores.close_all()
 
     again = make_stores(tmp_path)
     assert again.positions() == {}
     again.survey()
     assert again.positions() == {0: 12, 3: 1, 4: 0}
-    write(again, 3, left=2)
+    await write(again, 3, left=2)
     assert again.positions() == {0: 12, 3: 2, 4: 0}
-    again.close_all()
+    await again.close_all()
 
 
-def test_what_is_no_store_is_not_counted(stores: TaskStores, tmp_path: Path) -> None:
+async def test_what_is_no_store_is_not_counted(stores: TaskStores, tmp_path: Path) -> None:
     stores.survey()
     assert stores.positions() == {}
     (tmp_path / "count" / "7").mkdir(parents=True)
@@ -70,12 +71,12 @@ def test_what_is_no_store_is_not_counted(stores: TaskStores, tmp_path: Path) -> 
     assert stores.positions() == {7: 0}
 
 
-def test_a_store_that_is_not_good_to_go_on_from_is_nowhere(
+async def test_a_store_that_is_not_good_to_go_on_from_is_nowhere(
     stores: TaskStores, tmp_path: Path
 ) -> None:
-    write(stores, 0, left=5)
-    write(stores, 1, at=1, left=5)
-    stores.close_all()
+    await write(stores, 0, left=5)
+    await write(stores, 1, at=1, left=5)
+    await stores.close_all()
     found = make_stores(tmp_path)
     found.survey()
     assert found.positions() == {0: 5, 1: 0}
@@ -84,9 +85,9 @@ def test_a_store_that_is_not_good_to_go_on_from_is_nowhere(
     assert elsewhere.positions() == {0: 0, 1: 0}
 
 
-def test_a_store_is_opened_once_for_whoever_asks(stores: TaskStores) -> None:
+async def test_a_store_is_opened_once_for_whoever_asks(stores: TaskStores) -> None:
     assert not stores.is_open(0)
-    assert stores.open(0) is stores.open(0)
+    assert await stores.open(0) is await stores.open(0) is stores.opened(0)
     assert stores.is_open(0)
     stores.close(0)
     stores.close(0)
@@ -96,40 +97,39 @@ def test_a_store_is_opened_once_for_whoever_asks(stores: TaskStores) -> None:
 async def test_a_runner_gets_the_store_that_a_standby_has_and_the_other_way_round(
     stores: TaskStores,
 ) -> None:
-    followed = await stores.open_for_standby(0)
-    assert stores.open(0) is followed
-    assert await stores.open_for_standby(0) is followed
-    stores.close_all()
+    followed = await stores.open(0)
+    assert await stores.open(0) is followed
+    await stores.close_all()
 
 
-def test_a_store_of_another_cluster_is_set_aside(
+async def test_a_store_of_another_cluster_is_set_aside(
     stores: TaskStores, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write(stores, 0, left=5)
-    stores.close_all()
+    await write(stores, 0, left=5)
+    await stores.close_all()
     other = make_stores(tmp_path, cluster="there")
-    assert other.open(0).progress is None
+    assert (await other.open(0)).progress is None
     assert "of cluster here" in caplog.text
     assert len(list((tmp_path / "count").glob("0.foreign-*"))) == 1
-    other.close_all()
+    await other.close_all()
 
 
-def test_a_store_that_has_missed_tombstones_is_made_anew(
+async def test_a_store_that_has_missed_tombstones_is_made_anew(
     stores: TaskStores, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write(stores, 0, at=1, left=5)
-    stores.close_all()
+    await write(stores, 0, at=1, left=5)
+    await stores.close_all()
     again = make_stores(tmp_path)
-    assert again.open(0).progress is None
+    assert (await again.open(0)).progress is None
     assert "its store is too old" in caplog.text
-    again.close_all()
+    await again.close_all()
 
 
 async def test_a_store_that_is_made_anew_is_empty_and_open(stores: TaskStores) -> None:
-    write(stores, 0, left=5)
-    before = stores.open(0)
+    await write(stores, 0, left=5)
+    before = stores.opened(0)
     anew = await stores.make_anew(0)
-    assert anew is stores.open(0) is not before
+    assert anew is stores.opened(0) is not before
     assert anew.progress is None
     assert stores.positions() == {0: 0}
-    stores.close_all()
+    await stores.close_all()
