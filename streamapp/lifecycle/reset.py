@@ -1,8 +1,8 @@
 """A reset: topologies begin anew, with empty tables, from a place in their sources.
 
 State is not deleted but emptied: each key of the changelogs gets a tombstone, and each task a marker
-that says where it begins. So it is no matter where stores are: a worker that was away, and a host that
-nobody thought of, restore the tombstones as they would any other change.
+that says where it begins, of another incarnation. So it is no matter where stores are: a worker that was
+away, and a host that nobody thought of, do not go on from what they have.
 
 The crash scenarios: first every task gets a marker that says that it is being reset, which no worker
 opens; then the tables are emptied, in transactions of a bounded size; then one transaction a task has
@@ -188,7 +188,8 @@ class Reset:
             for table in topology.tables
         }
         begun = await self._reader.begins(list(logs))
-        # What is not in the changelogs has got no tombstones: copies that have it are not gone on from.
+        # What is cut off the changelogs has got no tombstones, and what a lost marker knew is unknown: no
+        # copy of the state is gone on from.
         marker = Marker(
             incarnation=new_incarnation(),
             replaces=before.incarnation,
