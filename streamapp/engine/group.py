@@ -383,6 +383,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
                 pause = self._troubles.failed(error)
                 self._put_back(consumer, ready)
                 await asyncio.sleep(pause)
+                seams.revive(consumer)
                 continue
             self._troubles.passed()
             for tp, runner in ready.items():

@@ -29,6 +29,7 @@ __all__ = [
     "member_id",
     "new_batch",
     "rejoin",
+    "revive",
     "sending",
     "stop",
     "transaction_error",
@@ -58,6 +59,27 @@ def check(consumer: AIOKafkaConsumer) -> None:
                 f"the Kafka client has ended in an error, {type(cause).__name__}: {cause}: start the worker again"
             ) from error
     coordinator.check_errors()
+
+
+def revive(consumer: AIOKafkaConsumer) -> None:
+    """Start what has ended in an error that was told: heartbeats, and looks at the group's offsets.
+
+    aiokafka leaves them as they are, and tells the same error again each time it is asked.
+    """
+    coordinator: Any = consumer._coordinator
+    if _has_failed(coordinator._heartbeat_task):
+        coordinator._heartbeat_task = None
+        coordinator._start_heartbeat_task()
+    subscription: Any = coordinator._subscription.subscription
+    assignment = None if subscription is None else subscription.assignment
+    if assignment is not None and _has_failed(coordinator._commit_refresh_task):
+        coordinator.start_commit_offsets_refresh_task(assignment)
+
+
+def _has_failed(work: asyncio.Task[None] | None) -> bool:
+    return (
+        work is not None and work.done() and not work.cancelled() and work.exception() is not None
+    )
 
 
 def check_reading(consumer: AIOKafkaConsumer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from streamapp import App
 from streamapp.broker import Broker
 from streamapp.broker.faults import Faults
 from streamapp.errors import StreamappError
+from streamapp.faults import inject
 from tests.brokers import BrokerUnderTest
-from tests.engine.running import running
+from tests.engine.running import run_once, running
 from tests.engine.test_engine import publish
 from tests.engine.test_recovery import counting, opened
 from tests.engine.workers import read_all
@@ -137,9 +138,53 @@ async def test_the_worker_goes_on_without_help(
         await opened(engine)
         await publish(kafka, "in", [b"a"] * 20)
         await exactly(kafka, app, 20)
-        TROUBLES[trouble](embedded.faults)
-        await publish(kafka, "in", [b"a"] * 20)
+        # With a batch at hand, so that what is published is not what the trouble befalls.
+        with inject("checkpoint.processed", lambda: TROUBLES[trouble](embedded.faults)):
+            await publish(kafka, "in", [b"a"] * 20)
+            await exactly(kafka, app, 40)
+        await eventually(lambda: not embedded.faults.active)
+    assert not embedded.faults.take_refusal(kafka.topic("out"), 0), "no batch was refused"
+    assert len(said()) <= MOST_LINES, said()
+
+
+@pytest.mark.parametrize(
+    ("error", "apis"),
+    [
+        (ErrorCode.not_coordinator, ("InitProducerId", "OffsetFetch", "FindCoordinator")),
+        (ErrorCode.coordinator_not_available, ("InitProducerId", "OffsetFetch", "FindCoordinator")),
+        (ErrorCode.coordinator_load_in_progress, ("InitProducerId", "OffsetFetch")),
+        (ErrorCode.concurrent_transactions, ("InitProducerId",)),
+        (ErrorCode.not_leader_or_follower, ("ListOffsets", "Fetch")),
+        (ErrorCode.leader_not_available, ("ListOffsets",)),
+        (ErrorCode.request_timed_out, ("ListOffsets", "JoinGroup", "SyncGroup")),
+        (ErrorCode.unknown_server_error, ("OffsetFetch", "Heartbeat")),
+        (ErrorCode.unknown_topic_or_partition, ("ListOffsets", "Fetch")),
+    ],
+    ids=lambda value: value.name if isinstance(value, ErrorCode) else "",
+)
+@pytest.mark.parametrize("drops", [False, True], ids=["answered", "dropped"])
+async def test_a_worker_opens_through_what_passes(
+    embedded: Broker,
+    tmp_path: Path,
+    error: ErrorCode,
+    apis: Sequence[str],
+    drops: bool,
+    said: Callable[[], list[str]],
+) -> None:
+    """With a store to bring up to date: marker, changelog, offsets, fence and group are all asked for."""
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "trouble-")
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a"] * 20)
+    await run_once(counting(kafka, tmp_path / "1"))
+    await publish(kafka, "in", [b"a"] * 20)
+    app = counting(kafka, tmp_path / "2")
+    for api in apis:
+        embedded.faults.fail(api, error, times=2)
+        if drops:
+            embedded.faults.drop(api, times=2)
+    async with running(app):
         await exactly(kafka, app, 40)
+        assert not embedded.faults.active
     assert len(said()) <= MOST_LINES, said()
 
 
@@ -263,6 +308,33 @@ async def test_the_only_broker_restarts(
             await asyncio.to_thread(server.restart)
             await exactly(kafka, app, 40)
     assert len(said()) <= MOST_LINES, said()
+
+
+@pytest.mark.slow
+@pytest.mark.broker
+@pytest.mark.kafka
+async def test_no_broker_for_a_minute(
+    apache_installed: None, tmp_path: Path, said: Callable[[], list[str]]
+) -> None:
+    """With a batch at hand; sessions, transactions and all deadlines of requests end meanwhile."""
+    with KafkaServer(tmp_path / "kafka", heap="256m") as server:
+        kafka = BrokerUnderTest(server.bootstrap, "apache", "minute-")
+        app = counting(kafka, tmp_path / "state", engine={"commit_deadline": 5.0})
+        async with running(app) as engine:
+            await opened(engine)
+            await publish(kafka, "in", [b"a"] * 20)
+            await exactly(kafka, app, 20)
+            with inject("checkpoint.before-commit", server.kill):
+                await publish(kafka, "in", [b"a"] * 20)
+                await eventually(lambda: server.pid is None)
+            await asyncio.sleep(60.0)  # for so long it is away
+            assert app.failure is None
+            await asyncio.to_thread(server.start)
+            await exactly(kafka, app, 40)
+            await publish(kafka, "in", [b"a"])
+            await exactly(kafka, app, 41)
+    # Once a minute, what is tried tells that it still is.
+    assert len(said()) <= 2 * MOST_LINES, said()
 
 
 @pytest.fixture
