@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -324,8 +325,18 @@ async def test_no_broker_for_a_minute(
             await opened(engine)
             await publish(kafka, "in", [b"a"] * 20)
             await exactly(kafka, app, 20)
-            with inject("checkpoint.before-commit", server.kill):
-                await publish(kafka, "in", [b"a"] * 20)
+            published = threading.Event()
+
+            def publishing() -> None:
+                asyncio.run(publish(kafka, "in", [b"a"] * 20))
+                published.set()
+
+            def kill() -> None:
+                assert published.wait(60)
+                server.kill()
+
+            with inject("checkpoint.before-commit", kill):
+                await asyncio.to_thread(publishing)
                 await eventually(lambda: server.pid is None)
             await asyncio.sleep(60.0)  # for so long it is away
             assert app.failure is None
