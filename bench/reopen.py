@@ -102,7 +102,7 @@ async def work(keys: int, bootstrap: str, state: Path) -> None:
         joined.append(time.perf_counter())
         assign(group, assigned)
 
-    Group._assign = watched  # type: ignore[method-assign]
+    Group._assign = watched  # type: ignore[method-assign, assignment]
     app = application(keys, bootstrap, state)
     app.finalize()
     engine = app.engine = Engine(app)

@@ -103,8 +103,11 @@ async def bare(bootstrap: str, directory: Path) -> None:
 async def restore(bootstrap: str, directory: Path) -> None:
     """Restore as a task does that has no store."""
 
-    async def agreed(marker: Marker) -> None:
+    async def agreed(marker: Marker | None) -> None:
         del marker
+
+    async def renew(why: str, marker: Marker) -> Store:
+        raise RuntimeError(f"the store is empty, and cannot be outdated at {marker}: {why}")
 
     store = Store(directory, "bench", StoreMemory(_MEMORY))
     readers = Readers({"bootstrap_servers": bootstrap})
@@ -117,6 +120,7 @@ async def restore(bootstrap: str, directory: Path) -> None:
             lambda: round(time.time() * 1000),
             agreed,
             opening,
+            renew,
         ).run()
     await readers.close()
     store.close()

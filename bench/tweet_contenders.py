@@ -32,7 +32,7 @@ class _Line(msgspec.Struct):
     data: _Data
 
 
-class _Bare(AsyncStreamingClient):
+class _Bare(AsyncStreamingClient):  # type: ignore[misc]
     """tweepy as its documentation has it, with a `send` for each tweet."""
 
     def __init__(self, producer: AIOKafkaProducer, topic: str, count: int) -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import uuid
@@ -46,6 +47,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Tell a process that will run a part of the tests where the folder is."""
     node.workerinput["session"] = str(node.config.stash[SESSION])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collected() -> None:
+    """Let what earlier tests have left tell now what it has to tell, and not in the middle of another.
+
+    CPython 3.11 fails to parse while a destructor runs (gh-106905), and hypothesis parses.
+    """
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,7 @@ async def discard(producer: AIOKafkaProducer) -> None:
     aiokafka's own `stop` hangs with a commit in flight and flushes what must not be sent.
     """
     producer._closed = True
+    seams.transaction_error(producer)  # it was told, or is of no interest
     while sending := seams.sending(producer):
         for task in sending:
             task.cancel()

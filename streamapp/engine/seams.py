@@ -203,8 +203,12 @@ def guard(producer: AIOKafkaProducer, allowed: Callable[[], Awaitable[bool]]) ->
 
 
 def transaction_error(producer: AIOKafkaProducer) -> BaseException | None:
-    """Return what the broker has refused the transaction at hand with, if it has."""
-    waiter: Any = producer._txn_manager._transaction_waiter
+    """Return what the broker has refused the transaction at hand with, if it has.
+
+    Python complains of errors of transactions that nobody has asked for.
+    """
+    manager: Any = producer._txn_manager
+    waiter: Any = None if manager is None else manager._transaction_waiter
     if waiter is None or not waiter.done() or waiter.cancelled():
         return None
     error: BaseException | None = waiter.exception()

@@ -110,7 +110,7 @@ MUTANTS = (
         4,
         "does not wait for open transactions",
         "engine/readers.py",
-        (("if all(stable[tp] >= high[tp] for tp in partitions):", "if stable:"),),
+        (("if stable[tp] < written[tp]}", "if stable[tp] < 0}"),),
     ),
     Mutant(
         5,
@@ -147,8 +147,8 @@ MUTANTS = (
         "engine/restore.py",
         (
             (
-                "begins[tp] if position is None else max(position, begins[tp])",
-                "begins[tp]",
+                "span.begin if position is None else position",
+                "span.begin",
             ),
         ),
     ),
