@@ -387,11 +387,12 @@ async def test_a_restore_is_interrupted_when_its_partition_goes(
 ) -> None:
     begun = asyncio.Event()
     run = Restore.run
-    endless = iter([True, True])
+    endless, last = iter([True, True]), iter([False, True])
 
     async def long(restore: Restore) -> tuple[Any, Mapping[str, int]]:
         if next(endless, False):
-            begun.set()
+            if next(last, False):
+                begun.set()
             await asyncio.Event().wait()
         return await run(restore)
 
