@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+S3     := .venv-s3
 # Most tests wait more than they compute: twice as many at a time as a small machine has cores.
 JOBS   ?= 4
 # Tests start hundreds of processes: where this is set, each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
-.PHONY: help demo test test-slow soak chaos mutants unit lint types bench day kafka kafka-stop lock clean
+.PHONY: help demo test test-slow test-s3 soak chaos mutants unit lint types bench day kafka kafka-stop lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +29,15 @@ test: $(READY)  ## run the tests, on the embedded broker and, with Java and Mave
 
 test-slow: $(READY)  ## run the longer fault tests
 	$(PYTEST) -m "slow and not soak"
+
+$(S3)/.ready: requirements-s3.txt
+	$(PYTHON) -m venv $(S3)
+	$(S3)/bin/pip install --quiet -r requirements-s3.txt
+	$(S3)/bin/pip install --quiet --no-deps --editable .
+	@touch $@
+
+test-s3: $(S3)/.ready  ## try snapshots on S3, played by moto, whose packages have an environment of their own
+	STREAMAPP_REQUIRE_S3=1 $(S3)/bin/python -m pytest -q tests/engine/test_snapshots.py -k from_s3
 
 soak: $(READY)  ## run all seeds of the fault tests, for an hour
 	$(BIN)/python -m pytest -q -m soak
@@ -66,4 +76,4 @@ lock: $(READY)  ## write down the versions in the environment as the ones to tes
 		grep -E '^[^ ]+==') > $(VENV)/locked && mv $(VENV)/locked requirements-dev.txt && touch $(READY)
 
 clean:  ## remove the environment and the demo's state
-	rm -rf $(VENV) .streamapp .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(S3) .streamapp .pytest_cache .mypy_cache .ruff_cache .hypothesis

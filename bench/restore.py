@@ -40,6 +40,7 @@ NAME = "bench"
 TABLE = "counts"
 FORMS = {"bare": "bare loop: aiokafka, WriteBatch", "restore": "restore of a task"}
 _MEMORY = 64 << 20
+_TOMBSTONES = 1 / 20
 
 
 def topology(bootstrap: str) -> Topology:
@@ -56,7 +57,10 @@ def topology(bootstrap: str) -> Topology:
 
 
 async def load(bootstrap: str, records: int, keys: int, seed: int) -> None:
-    """Make the topics, and write a changelog: records of about 100 bytes, keys that come again."""
+    """Make the topics, and write a changelog as checkpoints do, each a transaction of some 130 KB.
+
+    Records have about 100 bytes, keys come again, and one record in twenty is a tombstone.
+    """
     made = topology(bootstrap)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
@@ -65,16 +69,25 @@ async def load(bootstrap: str, records: int, keys: int, seed: int) -> None:
     await admin.create_topics([NewTopic(name, 1, 1, topic_configs=compacted) for name in names])
     await admin.close()
     draw = random.Random(seed)
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, max_batch_size=1 << 17)
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap, max_batch_size=1 << 17, transactional_id=NAME
+    )
     await producer.start()
     batch = producer.create_batch()
     for _ in range(records):
-        key, value = b"key-%012d" % draw.randrange(keys), draw.randbytes(80)
+        key = b"key-%012d" % draw.randrange(keys)
+        value = None if draw.random() < _TOMBSTONES else draw.randbytes(80)
         while batch.append(key=key, value=value, timestamp=None) is None:
-            await producer.send_batch(batch, names[0], partition=0)
+            await commit(producer, batch, names[0])
             batch = producer.create_batch()
-    await (await producer.send_batch(batch, names[0], partition=0))
+    await commit(producer, batch, names[0])
     await producer.stop()
+
+
+async def commit(producer: AIOKafkaProducer, batch: Any, topic: str) -> None:
+    """Write a batch in a transaction of its own, with a control record behind it."""
+    async with producer.transaction():
+        await (await producer.send_batch(batch, topic, partition=0))
 
 
 async def bare(bootstrap: str, directory: Path) -> None:

@@ -37,7 +37,7 @@ class SqliteSink:
         self._name = name
         self._timeout = timeout
         self._connection: sqlite3.Connection | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sqlite {name}")
+        self._thread: ThreadPoolExecutor | None = None
 
     async def write(self, batch: Batch, work: Callable[[sqlite3.Connection], object]) -> bool:
         """Call `work` with the connection, in a transaction; return `False` when the batch is there.
@@ -50,6 +50,8 @@ class SqliteSink:
         """
         # A batch is decoded on first use, which is not the thread's business.
         batch.values  # noqa: B018
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sqlite {self._name}")
         return await asyncio.get_running_loop().run_in_executor(
             self._thread, self._write, batch, work
         )
@@ -94,8 +96,11 @@ class SqliteSink:
         return connection
 
     async def close(self) -> None:
-        """Close the database, after what is being written."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        """Close the database, after what is being written, and end its thread; a batch opens it again."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await asyncio.get_running_loop().run_in_executor(thread, self._close)
+            thread.shutdown(wait=False)
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None

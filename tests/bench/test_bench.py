@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections import Counter
-from typing import Any
 
 import msgspec
 import pytest
 
 from bench import __main__ as bench
 from bench.workload import Totals, events
+from tests.bench.running import run
 
 
 def test_the_same_seed_gives_the_same_events() -> None:
@@ -58,16 +57,9 @@ def test_ratios_are_taken_within_a_round() -> None:
 @pytest.mark.broker
 @pytest.mark.parametrize(("limit", "status"), [("1000", 0), ("0.001", 1)])
 def test_a_run_says_whether_the_limit_holds(limit: str, status: int) -> None:
-    command = [sys.executable, "-m", "bench", "--records", "500", "--rounds", "1"]
-    done = subprocess.run(
-        [*command, "--form", "batch", "--json", "--limit", limit],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    arguments = ("--records", "500", "--rounds", "1", "--form", "batch", "--limit", limit)
+    found, result = run("bench", *arguments)
 
-    assert done.returncode == status, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
+    assert found == status
     assert result["within_limit"] is (status == 0)
     assert set(result["contenders"]) == {"bare", "batch"}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bench.rebalance import closed, pauses
+from tests.bench.running import run
 
 
 def worker(*history: tuple[float, set[int]]) -> Any:
@@ -38,10 +36,9 @@ def test_what_was_before_does_not_count() -> None:
 
 @pytest.mark.slow
 def test_a_worker_joins_and_leaves() -> None:
-    command = [sys.executable, "-m", "bench.rebalance", "--tasks", "4", "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=110)
-    [figures] = json.loads(done.stdout)
+    status, [figures] = run("bench.rebalance", "--tasks", "4")
 
+    assert status == 0
     assert figures["tasks"] == 4
     assert figures["join"]["moves"] > 0
     assert figures["leave"]["moves"] > 0

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections import Counter
-from typing import Any
 
 import pytest
 
 from bench import tweets as bench
+from tests.bench.running import run
 
 
 @pytest.mark.parametrize(
@@ -42,16 +39,9 @@ def test_ratios_are_taken_within_a_round():
 @pytest.mark.broker
 @pytest.mark.parametrize(("limit", "status"), [("1000", 0), ("0.001", 1)])
 def test_a_run_says_whether_the_limit_holds(limit: str, status: int):
-    command = [sys.executable, "-m", "bench.tweets", "--tweets", "500", "--rounds", "1"]
-    done = subprocess.run(
-        [*command, "--json", "--limit", limit],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    arguments = ("--tweets", "500", "--rounds", "1", "--limit", limit)
+    found, result = run("bench.tweets", *arguments)
 
-    assert done.returncode == status, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
+    assert found == status
     assert result["within_limit"] is (status == 0)
     assert set(result["contenders"]) == {"bare", "receiver"}

@@ -64,9 +64,13 @@ def end_fetching(consumer: Any) -> None:
 
 async def opened(engine: Engine) -> Any:
     """The one task's runner, once it is open."""
-    return await eventually(
-        lambda: next((r for g in engine.groups for r in g.runners.values() if r.quiet), None)
-    )
+
+    def found() -> Any:
+        if engine.app.failure is not None:
+            raise engine.app.failure
+        return next((r for g in engine.groups for r in g.runners.values() if r.quiet), None)
+
+    return await eventually(found)
 
 
 async def test_a_restart_restores_nothing_when_its_store_is_there(
