@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.client import AIOKafkaClient
 from kio.schema.errors import ErrorCode
 
 from streamapp import App
@@ -308,6 +309,48 @@ async def test_the_only_broker_restarts(
             await publish(kafka, "in", [b"a"] * 20)
             await asyncio.to_thread(server.restart)
             await exactly(kafka, app, 40)
+    assert len(said()) <= MOST_LINES, said()
+
+
+@pytest.mark.slow
+@pytest.mark.broker
+@pytest.mark.kafka
+async def test_a_broker_throttles_by_its_quotas(
+    apache_installed: None,
+    tmp_path: Path,
+    said: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It answers at once, says for how long, and reads nothing more for so long (KIP-219)."""
+    throttled: list[int] = []
+    send = AIOKafkaClient.send
+
+    async def seen(client: AIOKafkaClient, *arguments: Any, **options: Any) -> Any:
+        answer = await send(client, *arguments, **options)
+        throttled.append(getattr(answer, "throttle_time_ms", 0) or 0)
+        return answer
+
+    words = [b"%02d" % number + b"x" * 1_000 for number in range(30)]
+    with KafkaServer(tmp_path / "kafka", heap="256m") as server:
+        kafka = BrokerUnderTest(server.bootstrap, "apache", "quota-")
+        await kafka.create_topic("in", partitions=1)
+        await publish(kafka, "in", words)
+        quotas = "producer_byte_rate=3000,consumer_byte_rate=30000"
+        await asyncio.to_thread(
+            server.configure,
+            *("--alter", "--entity-type", "clients", "--entity-default", "--add-config", quotas),
+        )
+        monkeypatch.setattr(AIOKafkaClient, "send", seen)
+        app = counting(kafka, tmp_path / "state")
+        async with running(app):
+
+            async def complete() -> bool:
+                found = [r.value for r in await read_all(kafka.bootstrap, kafka.topic("out"))]
+                return found == [word + b" 1" for word in words]
+
+            await eventually(complete, within=180)
+            assert app.failure is None
+    assert max(throttled) > 0, "the quotas were no limit"
     assert len(said()) <= MOST_LINES, said()
 
 

@@ -145,6 +145,16 @@ class KafkaServer:
                 self.kill()
                 raise KafkaUnavailable(self._with_log(f"Kafka did not answer in {timeout:g} s"))
 
+    def configure(self, *arguments: str) -> None:
+        """Run Kafka's own `kafka-configs` against the server."""
+        command = ["java", *_QUICK_JAVA, "-cp", f"{fetch_jars()}/*", "kafka.admin.ConfigCommand"]
+        subprocess.run(
+            [*command, "--bootstrap-server", self.bootstrap, *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=60,
+        )
+
     def stop(self, timeout: float = 20.0) -> None:
         """Shut down in order; after `timeout` seconds, kill. Nothing happens if not running."""
         if self._process is None:
