@@ -23,20 +23,19 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from streamapp.engine.agreement import OffsetsDisagree, check_agreement, check_beginning
 from streamapp.engine.cancellation import stray_cancellations
 from streamapp.engine.checkpoint import Checkpoint, Slice
 from streamapp.engine.error_handling import ErrorHandling, ranges
 from streamapp.engine.foreach import INTENT_KEY, Intent
 from streamapp.engine.intake import Intake
-from streamapp.engine.marker import MARKER_KEY, Marker, encode
+from streamapp.engine.marker import MARKER_KEY, encode
+from streamapp.engine.opening import Opener
 from streamapp.engine.outbox import Outgoing, misdirected
 from streamapp.engine.pace import Pace
 from streamapp.engine.parts import Part
 from streamapp.engine.producer import TaskProducer
 from streamapp.engine.progress import Opening
 from streamapp.engine.replay import wait_for_room
-from streamapp.engine.restore import Restore
 from streamapp.engine.settings import Guarantee
 from streamapp.engine.task import Task
 from streamapp.engine.troubles import Troubles
@@ -50,7 +49,6 @@ from streamapp.errors import (
     TransactionTimedOut,
 )
 from streamapp.faults import fault_point
-from streamapp.state.store import Store
 
 if TYPE_CHECKING:
     from streamapp.engine.group import Group
@@ -94,6 +92,7 @@ class TaskRunner:
             self._settings,
             group.surroundings.limits,
         )
+        self._opener = Opener(group, partition, self._producer, self._announce)
         #: What it was fed; `None` while it is not open.
         self._intake: Intake | None = None
         self._changed = asyncio.Event()
@@ -296,40 +295,7 @@ class TaskRunner:
                 if self._group.epoch != self.epoch
                 else TaskClosed("no word from the group")
             )
-        fault_point("task.before-fence")
-        await self._producer.open()
-        fault_point("task.after-fence")
-        snapshots = self._group.snapshots
-        store = self.task.store if self.task is not None else await self._take_store()
-        restore = Restore(
-            self._group.readers,
-            self._topology,
-            self.partition,
-            store,
-            self._group.surroundings.clock,
-            self._agreed,
-            opening,
-            self._leave_store,
-            None if snapshots is None else partial(snapshots.fetch, self.partition),
-        )
-        marker, positions = await restore.run()
-        if self.task is not None and self.task.store is not restore.store:
-            await self.task.abort()
-            self.task = None
-        if self.task is None:
-            self.task = Task(
-                self._topology,
-                self.partition,
-                restore.store,
-                self._settings,
-                self._group.surroundings,
-            )
-            if self._topology.presents:
-                self.task.announce = self._announce
-        self.restored = restore.records
-        await self.task.abort()
-        self.task.restored(marker or Marker(), positions)
-        self.task.announced(restore.intent)
+        self.task, self.restored = await self._opener.open(self.epoch, self.task, opening)
         known = self.task.marker.sources
         await self._begin(self.task, [tp for tp in self.sources if tp.topic not in known])
         log.info(
@@ -337,43 +303,8 @@ class TaskRunner:
             self.name,
             (time.monotonic() - began) * 1000,
             self.task.marker.sequence,
-            restore.records,
+            self.restored,
         )
-
-    async def _agreed(self, marker: Marker | None) -> None:
-        """Compare the marker's offsets, or that there are none yet, with the group's."""
-        topology = self._topology
-        names = (self.partition, topology.name, topology.group, topology.checkpoint_topic)
-        sources = [tp.topic for tp in self.sources]
-        try:
-            if marker is not None:
-                known = {name: marker.sources[name] for name in sources if name in marker.sources}
-                await check_agreement(self._group.committed, known, *names)
-            elif topology.tables or topology.presents:
-                await check_beginning(self._group.committed, sources, *names)
-        except OffsetsDisagree as error:
-            # A worker that was still since it read the marker sees what the next owner has committed.
-            if await self._group.membership.confirmed(self.epoch):
-                raise
-            raise TaskClosed(
-                "the group's offsets have moved, and others may have its partitions by now"
-            ) from error
-
-    async def _take_store(self) -> Store:
-        """Return the task's store: as a standby has kept it, if this worker was one."""
-        await self._group.standby.settled(self.partition)
-        if self._group.stores.is_open(self.partition):
-            fault_point("task.promotion")
-        return await self._group.stores.open(self.partition)
-
-    async def _leave_store(self, why: str, marker: Marker) -> Store:
-        """Return an empty store in place of one that cannot be gone on from."""
-        stores = self._group.stores
-        progress = stores.progress(self.partition)
-        if progress is not None and marker.replaces == progress.marker.incarnation != "":
-            log.info("%s: its store is of the state before a reset, and is removed", self.name)
-            return await stores.make_anew(self.partition)
-        return await stores.leave(self.partition, why)
 
     async def _begin(self, task: Task, unknown: list[TopicPartition]) -> None:
         """Begin sources that the marker does not know at the group's offset, or at the reset's.

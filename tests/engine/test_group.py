@@ -17,7 +17,7 @@ from kio.schema.errors import ErrorCode
 
 from streamapp import App, Batches
 from streamapp.broker import Broker
-from streamapp.engine import agent, runner, seams
+from streamapp.engine import agent, opening, seams
 from streamapp.engine.agreement import OffsetsDisagree
 from streamapp.engine.engine import Engine
 from streamapp.engine.group import Group
@@ -203,7 +203,7 @@ async def test_a_worker_that_the_group_has_replaced_does_not_ask_who_reset_its_o
             return False
         return await heartbeat(*member)
 
-    monkeypatch.setattr(runner, "check_agreement", checked)
+    monkeypatch.setattr(opening, "check_agreement", checked)
     monkeypatch.setattr(seams, "heartbeat", refused_once)
     again = Echo(echo.kafka, tmp_path)
     async with running(again.app):

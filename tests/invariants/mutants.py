@@ -97,12 +97,12 @@ MUTANTS = (
     Mutant(
         4,
         "reads first and fences then",
-        "engine/runner.py",
+        "engine/opening.py",
         (
             ("await self._producer.open()\n", "pass\n"),
             (
-                "self.restored = restore.records\n",
-                "await self._producer.open(); self.restored = restore.records\n",
+                "        if task is not None:\n            await task.abort()\n",
+                "        await self._producer.open()\n",
             ),
         ),
     ),
