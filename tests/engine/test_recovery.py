@@ -11,12 +11,14 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from kio.schema.errors import ErrorCode
 
 from streamapp import App, Batches, Count
 from streamapp.broker import Broker
-from streamapp.engine import readers
+from streamapp.engine import producer, readers
 from streamapp.engine.agreement import OffsetsDisagree
 from streamapp.engine.engine import Engine
+from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.readers import Reader
 from streamapp.errors import StoreError
 from streamapp.faults import inject
@@ -172,6 +174,81 @@ async def test_an_open_waits_for_a_transaction_on_its_changelog(
             await stranger.abort_transaction()
             await opened(engine)
             assert runner.restored == 0
+
+
+async def test_an_open_that_waits_for_too_long_says_for_what_and_begins_anew(
+    kafka: BrokerUnderTest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(readers, "WAIT_MOST", 0.2)
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a"])
+    await run_once(counting(kafka, tmp_path))
+    app = counting(kafka, tmp_path)
+    changelog = f"{app.conf.id}-counts-changelog"
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka.bootstrap, transactional_id=f"{kafka.prefix}stranger"
+    ) as stranger:
+        await stranger.begin_transaction()
+        await stranger.send_and_wait(changelog, b"7", key=b"z", partition=0)
+        async with running(app) as engine:
+            said = f"a transaction has been open below {changelog}[0]"
+            await eventually(lambda: said in caplog.text)
+            assert "kafka-transactions.sh find-hanging" in caplog.text
+            monkeypatch.undo()
+            await stranger.abort_transaction()
+            await opened(engine)
+
+
+async def test_a_restore_of_which_nothing_comes_is_begun_anew(
+    embedded: Broker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(readers, "WAIT_MOST", 0.2)
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "held-")
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a"])
+    await run_once(counting(kafka, tmp_path / "1"))
+    getmany = WholeBatches.getmany
+    held: list[Any] = []
+
+    async def nothing(batches: WholeBatches, *partitions: Any, timeout_ms: int) -> Any:
+        # Of the first reader, which somebody has to give up.
+        if not held:
+            held.append(batches)
+        if batches is held[0]:
+            await asyncio.sleep(timeout_ms / 1000)
+            return {}
+        return await getmany(batches, *partitions, timeout_ms=timeout_ms)
+
+    app = counting(kafka, tmp_path / "2")
+    async with running(app) as engine:
+        monkeypatch.setattr(WholeBatches, "getmany", nothing)
+        runner = await opened(engine)
+        assert runner.restored == 1
+    assert "nothing was read of held-app-count-checkpoint[0] at" in caplog.text
+
+
+async def test_a_fence_that_is_not_given_is_asked_for_anew(
+    embedded: Broker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """aiokafka would ask for as long as it is told to; the log would have nothing of it."""
+    monkeypatch.setattr(producer, "_OPEN_WITHIN", 0.5)
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "fence-")
+    await kafka.create_topic("in", partitions=1)
+    embedded.faults.fail("InitProducerId", ErrorCode.concurrent_transactions, times=1_000_000)
+    async with running(counting(kafka, tmp_path)) as engine:
+        said = "no coordinator has given out the transactional id fence-app-count-0"
+        await eventually(lambda: said in caplog.text)
+        embedded.faults.clear()
+        await opened(engine)
 
 
 async def test_a_changelog_that_was_made_anew_is_refused(

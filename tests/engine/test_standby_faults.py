@@ -19,7 +19,7 @@ from streamapp.broker import Broker
 from streamapp.engine import standby
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.group import Group
-from streamapp.engine.marker import MARKER_KEY, Marker, encode
+from streamapp.engine.marker import MARKER_KEY, Marker, Progress, encode
 from streamapp.engine.provision import TOMBSTONES_KEPT
 from streamapp.engine.readers import Readers
 from streamapp.engine.replay import Replay
@@ -244,6 +244,23 @@ async def test_a_standby_that_lacks_what_was_cut_begins_anew(
         assert "is from 3 to 4, and it was read up to 2" in caplog.text
         assert stores.opened(0).get(b"counts\0a") is None
         assert stores.opened(0).get(b"counts\0d") == b"1"
+
+
+async def test_a_table_that_was_not_declared_for_a_while_is_followed_from_its_beginning(
+    pair: Pair,
+) -> None:
+    """Of what the store has of it, a row may be deleted, and the delete compacted away since."""
+    await write_changelog(pair, b"a", b"b")
+    async with following(pair) as (_, stores):
+        await eventually(lambda: stores.positions() == {0: 2})
+        # As a worker leaves it whose code has no table of this name.
+        without = Progress(marker=MARKER, positions={}, at=round(time.time() * 1000))
+        writes = TableWrites("counts", [(b"gone", b"7")])
+        stores.opened(0).write([writes], encode(without))
+    async with following(pair) as (_, stores):
+        await eventually(lambda: stores.positions() == {0: 2})
+        assert stores.opened(0).get(b"counts\0gone") is None
+        assert stores.opened(0).get(b"counts\0a") == b"1"
 
 
 async def test_a_standby_does_not_go_on_from_a_state_that_was_begun_anew(

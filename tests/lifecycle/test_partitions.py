@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import NewPartitions
+from aiokafka import TopicPartition
+from aiokafka.admin import NewPartitions, RecordsToDelete
 
 from streamapp import App, Batches
 from streamapp.errors import TopicError
@@ -70,6 +71,11 @@ async def test_a_topology_without_tables_follows_and_leaves_nothing_out(
 ) -> None:
     app = await grown(kafka, tmp_path)
     await publish(kafka, "in", [b"bob"], partition=2)
+    # One of the new partitions does not begin at 0: nothing of that was committed by anybody.
+    await publish(kafka, "in", [b"too old"], partition=1)
+    async with admin_client(kafka.bootstrap) as admin:
+        gone = RecordsToDelete(before_offset=1)
+        await admin.delete_records({TopicPartition(kafka.topic("in"), 1): gone})
 
     def interrupt() -> None:
         raise Interrupted
