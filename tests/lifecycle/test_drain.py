@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from streamapp.broker import Broker
 from streamapp.engine.identity import Identity
 from streamapp.lifecycle.drain import drain
 from streamapp.lifecycle.errors import LifecycleError
 from streamapp.lifecycle.membership import members_of
 from tests.brokers import BrokerUnderTest, admin_client
 from tests.engine.jobs import Event
+from tests.engine.running import running
+from tests.engine.test_recovery import counting
 from tests.engine.workers import Cluster, Worker, produce, read_all
 from tests.polling import eventually
 
@@ -62,14 +65,16 @@ async def test_the_tasks_of_a_drained_worker_go_to_others_at_once(
 
 
 async def test_a_worker_that_is_drained_while_it_joins_leaves_nobody_behind(
-    kafka: BrokerUnderTest, cluster: Cluster
+    embedded: Broker, tmp_path: Path
 ) -> None:
-    await kafka.create_topic("in", partitions=4)
-    # Under the lock of its name a worker can be told, long before it is in a group.
-    ada = cluster.start(name="ada")
-    await eventually(lambda: ada.ready or not ada.running, within=90)
-    assert cluster.command("drain", "ada").returncode == 0
-    assert ada.wait(10) == 0
+    """Under the lock of its name it can be told, before a coordinator has answered it."""
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "joining-")
+    await kafka.create_topic("in", partitions=1)
+    app = counting(kafka, tmp_path, worker_name="ada", engine={"session_timeout": 300.0})
+    embedded.faults.delay("JoinGroup", 0.5)
+    async with running(app):
+        await eventually(lambda: not embedded.faults.active)
+        Identity.request_drain(tmp_path / "joining-app" / "ada")
     assert await members(kafka) == []
 
 
