@@ -67,7 +67,9 @@ class Echo:
 
     async def output(self) -> list[bytes]:
         """What it has sent, in order of value."""
-        return sorted(r.value for r in await read_all(self.kafka.bootstrap, "group-out"))
+        return sorted(
+            r.value for r in await read_all(self.kafka.bootstrap, self.kafka.topic("out"))
+        )
 
     async def sent(self, *values: bytes) -> None:
         """Wait until exactly these are sent."""

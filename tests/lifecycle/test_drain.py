@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from streamapp.broker import Broker
 from streamapp.engine.identity import Identity
 from streamapp.lifecycle.drain import drain
 from streamapp.lifecycle.errors import LifecycleError
@@ -16,7 +16,8 @@ from streamapp.lifecycle.membership import members_of
 from tests.brokers import BrokerUnderTest, admin_client
 from tests.engine.jobs import Event
 from tests.engine.running import running
-from tests.engine.test_recovery import counting
+from tests.engine.test_engine import publish
+from tests.engine.test_group import Echo
 from tests.engine.workers import Cluster, Worker, produce, read_all
 from tests.polling import eventually
 
@@ -65,17 +66,34 @@ async def test_the_tasks_of_a_drained_worker_go_to_others_at_once(
 
 
 async def test_a_worker_that_is_drained_while_it_joins_leaves_nobody_behind(
-    embedded: Broker, tmp_path: Path
+    kafka: BrokerUnderTest, tmp_path: Path
 ) -> None:
-    """Under the lock of its name it can be told, before a coordinator has answered it."""
-    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "joining-")
-    await kafka.create_topic("in", partitions=1)
-    app = counting(kafka, tmp_path, worker_name="ada", engine={"session_timeout": 300.0})
-    embedded.faults.delay("JoinGroup", 0.5)
-    async with running(app):
-        await eventually(lambda: not embedded.faults.active)
-        Identity.request_drain(tmp_path / "joining-app" / "ada")
-    assert await members(kafka) == []
+    """Under the lock of its name it can be told, before the coordinator has answered it."""
+    await kafka.create_topic("in", partitions=2)
+    engine = {"session_timeout": 300.0}
+    bob = Echo(kafka, tmp_path, worker_name="bob", engine=engine)
+    bob.go_on.clear()
+    ada = Echo(kafka, tmp_path, worker_name="ada", engine=engine)
+    group = f"{kafka.prefix}app-echo"
+    async with running(bob.app):
+        await publish(kafka, "in", [b"a"])
+        await bob.busy.wait()
+        async with running(ada.app) as joining:
+            # It is a member by now, and waits for the other one, which finishes its batch first.
+            await eventually(lambda: is_member(kafka, group, "ada"))
+            Identity.request_drain(tmp_path / f"{kafka.prefix}app" / "ada")
+            stopping = asyncio.create_task(joining.stop())
+            await asyncio.sleep(0)
+            bob.go_on.set()
+            await stopping
+        assert not await is_member(kafka, group, "ada")
+        await bob.sent(b"a")
+
+
+async def is_member(kafka: BrokerUnderTest, group: str, worker: str) -> bool:
+    async with admin_client(kafka.bootstrap) as admin:
+        found = await members_of(admin, group)
+    return worker in [name.partition(" at ")[0] for name in found]
 
 
 async def test_a_worker_that_is_stopped_by_a_signal_is_expected_back(
