@@ -53,6 +53,12 @@ class Attended(Generic[_Result]):
         self._discard = discard
         self._abandoned = False
         self._moved_at = time.monotonic()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is going on, attended or not."""
+        return self._thread is not None and self._thread.is_alive()
 
     async def run(self) -> _Result:
         """Do it; return what it returns, or raise what it raises.
@@ -62,11 +68,11 @@ class Attended(Generic[_Result]):
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[_Result] = loop.create_future()
-        thread = threading.Thread(
+        self._thread = threading.Thread(
             target=self._in_thread, args=(loop, done), name=self._name, daemon=True
         )
         self._moved_at = time.monotonic()
-        thread.start()
+        self._thread.start()
         try:
             while not done.done():
                 await asyncio.wait({done}, timeout=min(_LOOK, self._within / 4))

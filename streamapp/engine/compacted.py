@@ -8,8 +8,9 @@ from aiokafka import TopicPartition
 
 from streamapp.engine.marker import MARKER_KEY, Marker, decode_marker
 from streamapp.engine.readers import Reader
+from streamapp.errors import StoreError
 
-__all__ = ["last_markers", "last_value"]
+__all__ = ["last_marker", "last_markers", "last_value"]
 
 _FIRST_STEP = 64
 _GROWTH = 16
@@ -39,6 +40,26 @@ async def last_value(
         if found is not None:
             return found.value, f"{tp.topic}[{tp.partition}] at offset {found.offset}"
     return None
+
+
+async def last_marker(reader: Reader, marks: TopicPartition, name: str, within: float) -> Marker:
+    """Return the last marker of a task, once no transaction is open there that began before.
+
+    Arguments:
+        marks: its partition of the checkpoint topic.
+        name: who asks, for the log.
+        within: for how long to wait, in seconds.
+
+    Raises:
+        StoreError: there is none, or it is of another format.
+        TaskClosed: a transaction is open for longer.
+    """
+    reader.assign([marks])
+    begins, ends = await reader.begins([marks]), await reader.stable_ends([marks], name, within)
+    found = await last_value(reader, marks, MARKER_KEY, begins[marks], ends[marks])
+    if found is None:
+        raise StoreError(f"{marks.topic}[{marks.partition}] has no checkpoint")
+    return decode_marker(found[0], f"the marker {found[1]}")
 
 
 async def last_markers(

@@ -3,7 +3,8 @@
 A store on disk, what a standby has followed, a snapshot: each holds the changelogs up to some
 offsets. It can be brought up to the last checkpoint if the changelogs have all that came behind
 these offsets, and are the same ones still. Offsets alone do not tell: a topic that was made anew
-outgrows them. So a state has a random name from its first marker on, its incarnation.
+outgrows them. So a state has a random name from its first marker on, its incarnation, and so has
+each of its tables. A copy without names was made by a version that gave none.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from streamapp.engine.marker import Marker
+from streamapp.engine.marker import Marker, Progress
 
-__all__ = ["Span", "why_outdated"]
+__all__ = ["Span", "positions_in", "why_cut", "why_of_another_state", "why_outdated"]
 
 
 class Span(NamedTuple):
@@ -23,24 +24,53 @@ class Span(NamedTuple):
     end: int
 
 
-def why_outdated(
-    incarnation: str, positions: Mapping[str, int], marker: Marker, spans: Mapping[str, Span]
-) -> str | None:
+def why_of_another_state(incarnation: str, marker: Marker) -> str | None:
+    """Return why a copy of an incarnation is not of the state that a marker stands for; `None` if it may be.
+
+    After a reset, a copy without a name is of what was before.
+    """
+    if incarnation == marker.incarnation or not marker.incarnation:
+        return None
+    if not incarnation and marker.replaces is None:
+        return None
+    return (
+        f"it is of the incarnation {incarnation or 'without a name'} of this state, which is now "
+        f"{marker.incarnation}: the state was begun anew since"
+    )
+
+
+def positions_in(copy: Progress | None, marker: Marker) -> dict[str, int]:
+    """Return up to where a copy holds the changelogs, of the tables that are the same ones still.
+
+    A table that the marker has no name for was taken out since: if it comes back, it is another one.
+    """
+    if copy is None:
+        return {}
+    if not marker.incarnation:  # by a version that gave no names
+        return dict(copy.positions)
+    then, now = copy.marker.tables, marker.tables
+    return {
+        table: position
+        for table, position in copy.positions.items()
+        if table not in then or then[table] == now.get(table)
+    }
+
+
+def why_outdated(copy: Progress, marker: Marker, spans: Mapping[str, Span]) -> str | None:
     """Return why a copy cannot be brought up to a task's last checkpoint; `None` if it can.
 
     Whether it is beyond that checkpoint is another question.
 
     Arguments:
-        incarnation: of the copy; empty if a version wrote it that gave none.
-        positions: the next offset of each table's changelog that the copy does not hold.
         marker: the task's last.
         spans: of its changelogs, by table.
     """
-    if incarnation and marker.incarnation and incarnation != marker.incarnation:
-        return (
-            f"it is of the incarnation {incarnation} of this state, which is now {marker.incarnation}: the state "
-            "was begun anew since"
-        )
+    why = why_of_another_state(copy.marker.incarnation, marker)
+    return why or why_cut(positions_in(copy, marker), spans)
+
+
+def why_cut(positions: Mapping[str, int], spans: Mapping[str, Span]) -> str | None:
+    """Return what a copy lacks that changelogs do not have any more; `None` if there is nothing."""
     for table, position in positions.items():
         if table in spans and position < spans[table].begin:
             return f"it holds the changelog of {table} up to {position}, and that begins at {spans[table].begin} by now"

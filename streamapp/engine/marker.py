@@ -40,7 +40,9 @@ class Marker(msgspec.Struct, kw_only=True):
         incarnation: a random name that a task's state has from its first marker on: where its topics
             are made anew, it gets another one, and old copies of the state are known by theirs. Empty
             in markers of versions that gave none.
-        replaces: the incarnation that a reset gave up for this one.
+        replaces: the incarnation that a reset gave up for this one; `None` where there was no reset.
+        tables: a name of the same kind for each table that there was at this checkpoint: one that is
+            taken out and comes back has another.
         sequence: checkpoints of this task so far.
         sources: the next offset of each source topic.
         marks: the watermark of each source partition, in milliseconds, by `topic` or
@@ -57,7 +59,8 @@ class Marker(msgspec.Struct, kw_only=True):
 
     format: int = FORMAT
     incarnation: str = ""
-    replaces: str = ""
+    replaces: str | None = None
+    tables: dict[str, str] = {}
     sequence: int = 0
     sources: dict[str, int] = {}
     marks: dict[str, int] = {}

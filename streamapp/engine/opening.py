@@ -130,7 +130,7 @@ class Opener:
         """Return an empty store in place of one that cannot be gone on from."""
         stores = self._group.stores
         progress = stores.progress(self._partition)
-        if progress is not None and marker.replaces == progress.marker.incarnation != "":
+        if progress is not None and marker.replaces == progress.marker.incarnation:
             log.info(
                 "%s/%d: its store is of the state before a reset, and is removed",
                 self._topology.name,

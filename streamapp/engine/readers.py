@@ -101,16 +101,18 @@ class Reader:
         return ends
 
     async def stable_ends(
-        self, partitions: list[TopicPartition], name: str
+        self, partitions: list[TopicPartition], name: str, within: float | None = None
     ) -> dict[TopicPartition, int]:
         """Return the ends, once all transactions have ended that are open now.
 
         Arguments:
             name: who waits, for the log.
+            within: for how long to wait, in seconds; a minute, if it is not given.
 
         Raises:
-            TaskClosed: one is open for longer than a minute.
+            TaskClosed: one is open for longer.
         """
+        within = WAIT_MOST if within is None else within
         now = asyncio.get_running_loop().time
         written = await seams.high_watermarks(self._consumer, partitions)
         began, said = now(), False
@@ -122,9 +124,9 @@ class Reader:
             if not said:
                 log.info("%s waits for a transaction to end below %s", name, _shown(behind))
                 said = True
-            if now() - began > WAIT_MOST:
+            if now() - began > within:
                 raise TaskClosed(
-                    f"a transaction has been open below {_shown(behind)} for {WAIT_MOST:.0f} s, and what is behind it "
+                    f"a transaction has been open below {_shown(behind)} for {within:.0f} s, and what is behind it "
                     "cannot be read: see which producer holds it (kafka-transactions.sh find-hanging)"
                 )
             await asyncio.sleep(_POLL_MS / 1000)

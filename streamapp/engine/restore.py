@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
 from aiokafka import TopicPartition
 
 from streamapp.engine.compacted import last_value
-from streamapp.engine.copies import Span, why_outdated
+from streamapp.engine.copies import Span, positions_in, why_outdated
 from streamapp.engine.foreach import INTENT_KEY, Intent, decode_intent
 from streamapp.engine.marker import MARKER_KEY, Marker, Progress, decode_marker
 from streamapp.engine.progress import Opening
@@ -124,7 +124,7 @@ class Restore:
             if marker is not None:
                 await self._find_a_store(marker, spans)
             positions = self._start_positions(marker, spans)
-            await self._apply(reader, logs, positions, ends, marker or Marker(), now)
+            await self._apply(reader, logs, positions, ends, marker, now)
         return marker, positions
 
     def _refuse_half_reset(self, marker: Marker) -> None:
@@ -164,7 +164,7 @@ class Restore:
         """Leave a store that is outdated, and begin with a snapshot in place of an empty one."""
         stored = progress_of(self.store)
         if stored is not None:
-            why = why_outdated(stored.marker.incarnation, stored.positions, marker, spans)
+            why = why_outdated(stored, marker, spans)
             if why is not None:
                 self.store = await self._renew(why, marker)
         if self.store.progress is None and self._snapshot is not None:
@@ -179,8 +179,9 @@ class Restore:
         stored = progress_of(self.store)
         self._check_marker(stored, marker)
         positions: dict[str, int] = {}
+        held = positions_in(stored, marker or Marker())
         for table, span in spans.items():
-            position = None if stored is None else stored.positions.get(table)
+            position = held.get(table)
             self._check_changelog(table, span, position, marker or Marker())
             if stored is not None and position is None:
                 # It was not declared for a while: what the store has of it may have missed deletes.
@@ -222,6 +223,17 @@ class Restore:
                 f"this task where its store is whole, or with a snapshot that is young enough. {self._way_out}"
             )
 
+    def _without_marker(self, tables: Iterable[str]) -> str:
+        names = ", ".join(
+            f"{self._topology.changelog(table)}[{self._partition}]" for table in tables
+        )
+        return (
+            f"there is something in {names}, and the task {self._name} has no checkpoint in "
+            f"{self._topology.checkpoint_topic}: that topic was deleted and made anew, or the table was another "
+            f"topology's before. Restore the topic, give the agent its topology back (topology='…'), or begin anew, with "
+            f"an empty table: streamapp reset {self._topology.name}"
+        )
+
     @property
     def _way_out(self) -> str:
         return (
@@ -235,10 +247,14 @@ class Restore:
         logs: Mapping[TopicPartition, str],
         positions: dict[str, int],
         ends: Mapping[TopicPartition, int],
-        marker: Marker,
+        marker: Marker | None,
         now: int,
     ) -> None:
-        """Write what the changelogs hold up to their ends, where they were `now`."""
+        """Write what the changelogs hold up to their ends, where they were `now`.
+
+        Raises:
+            StoreError: they hold something, and there is no marker.
+        """
         stored = progress_of(self.store)
         replay = Replay(self.store, positions, now if stored is None else stored.at)
         targets = {table: ends[tp] for tp, table in logs.items()}
@@ -254,11 +270,13 @@ class Restore:
             records = {logs[tp]: _before(ends[tp], found) for tp, found in fetched.items()}
             if not records and all(positions[table] == until[table] for table in until):
                 continue
-            await replay.apply(records, until, marker)
+            if marker is None and any(records.values()):
+                raise StoreError(self._without_marker(records))
+            await replay.apply(records, until, marker or Marker())
             behind = [tp for tp in behind if positions[logs[tp]] < ends[tp]]
             missing = sum(max(end - positions[table], 0) for table, end in targets.items())
             self._opening.move(total - missing, replay.records, replay.bytes)
-        replay.finish(marker, now)
+        replay.finish(marker or Marker(), now)
         self.records = replay.records
         if self.records:
             log.info("%s restored %d changelog records", self._name, self.records)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamapp.engine.attended import Attended, Stalled
-from streamapp.engine.copies import Span, why_outdated
+from streamapp.engine.copies import Span, why_cut, why_of_another_state
 from streamapp.engine.marker import Marker
 from streamapp.engine.snapshot_archive import Manifest, SnapshotArchive, SnapshotPlace
 from streamapp.engine.stores import TaskStores, progress_of
@@ -61,6 +61,8 @@ class Snapshots:
         self._cluster = cluster
         self._clock = clock
         self._archives: dict[int, SnapshotArchive] = {}
+        #: An upload that nobody waits for any more; it may be going on.
+        self._hanging: Attended[int] | None = None
         #: The checkpoint of each task's last snapshot from here.
         self._taken: dict[int, tuple[str, int]] = {}
 
@@ -89,6 +91,8 @@ class Snapshots:
         """
         if not self._stores.is_open(partition):
             return False
+        if self._hanging is not None and self._hanging.alive:
+            raise StoreError("the one before it still waits for the place")
         store = self._stores.opened(partition)
         # What is in memory is written behind the scenes first: linking would do it under the
         # interpreter's lock, and so does a flush that has to wait for another one.
@@ -115,13 +119,19 @@ class Snapshots:
         fault_point("snapshot.checkpointed")
         archive = self.archive(partition)
 
-        def upload(moved: Callable[[], None]) -> int:
-            try:
-                return archive.upload(copy, about, moved)
-            finally:
-                Store.remove(copy)
-
-        sent = await Attended(upload, f"snapshot of {partition}", UPLOAD_WITHIN).run()
+        uploading = Attended(
+            lambda moved: archive.upload(copy, about, moved),
+            f"snapshot of {partition}",
+            UPLOAD_WITHIN,
+        )
+        try:
+            sent = await uploading.run()
+        except BaseException:
+            self._hanging = uploading
+            raise
+        finally:
+            # Whoever still reads it finds files gone, and fails.
+            await asyncio.to_thread(Store.remove, copy)
         self._taken[partition] = checkpoint
         log.info(
             "%s/%d has a snapshot after checkpoint %d, %.1f MB of it new",
@@ -216,7 +226,8 @@ class Snapshots:
         """
         if manifest.owner != self._stores.owner(partition):
             raise StoreError(f"it belongs to {manifest.owner}")
-        why = why_outdated(manifest.incarnation, manifest.positions, marker, spans)
+        why = why_of_another_state(manifest.incarnation, marker)
+        why = why or why_cut(manifest.positions, spans)
         if why is not None:
             raise StoreError(why)
         if manifest.sequence > marker.sequence or any(

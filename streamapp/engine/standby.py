@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +24,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from streamapp.engine import seams
-from streamapp.engine.compacted import last_value
-from streamapp.engine.copies import why_outdated
+from streamapp.engine.compacted import last_marker
+from streamapp.engine.copies import positions_in, why_of_another_state
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.lags import Lags
-from streamapp.engine.marker import MARKER_KEY, Marker, decode_marker
+from streamapp.engine.marker import Marker, Progress
 from streamapp.engine.readers import Readers
 from streamapp.engine.replay import Replay
 from streamapp.engine.settings import EngineSettings
@@ -50,6 +51,8 @@ _FETCH_WAIT_MS = 500
 _FETCH_BYTES = 8 << 20
 #: How long a task is left alone whose store or changelog is not as it should be, in seconds.
 _REST = 60.0
+#: How long to wait for a transaction to end before a task's last marker is read, in seconds.
+_LOOK_MOST = 5.0
 #: How often a store that has nothing to write is told that it is up to date, in milliseconds.
 _NOTE_EVERY = 3600 * 1000
 #: For how long an answer of the broker says that it is there, in milliseconds.
@@ -64,7 +67,8 @@ class _Followed:
         after: closes the runner that has its store still.
         replay: writes to its store, once that is open.
         marker: what the store is told with its positions.
-        known: whether the store was found to be of the state that the task has.
+        looks_at: when to look whether the store is of the state that the task has, by the monotonic
+            clock; never again, once that has a name.
         noted_at: when it was last written to the store that it has all that there is, in milliseconds.
         rests_until: by the monotonic clock.
         busy: what is at its store beside the event loop.
@@ -74,7 +78,7 @@ class _Followed:
     after: asyncio.Future[None] | None
     replay: Replay | None = None
     marker: Marker = field(default_factory=Marker)
-    known: bool = False
+    looks_at: float = 0.0
     noted_at: int = 0
     rests_until: float = 0.0
     busy: asyncio.Future[Any] | None = None
@@ -177,7 +181,7 @@ class Standby:
     async def settled(self, partition: int) -> None:
         """Wait until nothing is at the store of a task that is followed no longer."""
         for followed in list(self._left):
-            if followed.partition == partition and followed.busy is not None:
+            while followed.partition == partition and followed.busy is not None:
                 await asyncio.wait({followed.busy})
 
     async def stop(self) -> None:
@@ -266,28 +270,36 @@ class Standby:
             consumer.seek(tp, place.followed.positions.get(place.table, 0))
 
     async def _open(self, followed: _Followed) -> None:
-        if followed.rests_until > time.monotonic():
-            return
+        if followed.rests_until <= time.monotonic():
+            await self._take(followed, self._stores.open(followed.partition))
+
+    async def _take(self, followed: _Followed, opening: Coroutine[Any, Any, Store]) -> None:
+        """Follow with a store that is being opened, if its task is followed still when it is open."""
         try:
-            store = await self._busy(followed, self._stores.open(followed.partition))
+            store = await self._busy(followed, opening)
+            if self._followed.get(followed.partition) is followed:
+                self._begin_with(followed, store)
         except Exception as error:
             self._rest(followed, f"its store does not open: {error}")
-            return
-        if self._followed.get(followed.partition) is followed:
-            self._take(followed, store)
 
-    def _take(self, followed: _Followed, store: Store) -> None:
+    def _begin_with(self, followed: _Followed, store: Store) -> None:
         progress = self._stores.progress(followed.partition)
-        positions = {} if progress is None else dict(progress.positions)
+        held = {} if progress is None else progress.positions
+        tables = [table.name for table in self._topology.tables]
+        positions = {table: held[table] for table in tables if table in held}
         followed.noted_at = self._clock() if progress is None else progress.at
-        followed.replay = Replay(store, positions, followed.noted_at)
         followed.marker = Marker() if progress is None else progress.marker
-        followed.known = False
+        followed.looks_at = 0.0
+        replay = Replay(store, positions, followed.noted_at)
         if progress is not None:
-            for table in self._topology.tables:
-                if table.name not in positions:
-                    # It was not declared for a while: what is here of it may have missed deletes.
-                    store.clear(table.name)
+            # A table that is not declared is none of this store's; one that was not declared for a
+            # while may have missed deletes.
+            for table in tables:
+                if table not in positions:
+                    store.clear(table)
+            if positions != held:
+                replay.finish(followed.marker)
+        followed.replay = replay
 
     @staticmethod
     async def _busy(followed: _Followed, work: Coroutine[Any, Any, _Result]) -> _Result:
@@ -373,14 +385,8 @@ class Standby:
             followed, table = self._reading[tp]
             if self._followed.get(tp.partition) is not followed or followed.replay is None:
                 continue
-            if (
-                offset == 0
-            ):  # an empty store's; the front was cut, and perhaps a reset has given it up
-                marker = await self._last_marker(followed.partition)
-                if marker is None or begins[tp] > marker.begins.get(table, 0):
-                    self._rest(followed, f"the front of {tp.topic} was cut, up to {begins[tp]}")
-                    continue
-                followed.positions[table] = begins[tp]
+            if offset == 0:  # of an empty store
+                await self._begin_behind(followed, tp, table, begins[tp])
                 continue
             span = f"is from {begins[tp]} to {ends[tp]}, and it was read up to {offset}"
             await self._make_anew(
@@ -388,38 +394,54 @@ class Standby:
                 f"the changelog {tp.topic} {span}: it was deleted and made anew, or truncated",
             )
 
-    async def _last_marker(self, partition: int) -> Marker | None:
-        marks = TopicPartition(self._topology.checkpoint_topic, partition)
-        async with self._readers.reader() as reader:
-            reader.assign([marks])
-            begins = await reader.begins([marks])
-            # What was read of a changelog may be known to be committed before its marker is.
-            ends = await reader.stable_ends([marks], f"{self._topology.name}/{partition}: standby")
-            found = await last_value(reader, marks, MARKER_KEY, begins[marks], ends[marks])
-        return None if found is None else decode_marker(found[0], f"the marker {found[1]}")
+    async def _begin_behind(
+        self, followed: _Followed, tp: TopicPartition, table: str, begin: int
+    ) -> None:
+        """Begin where a changelog begins whose front was cut, if a reset has given that up."""
+        marker = await self._marker_of(followed)
+        if marker is None:
+            return
+        if begin > marker.begins.get(table, 0):
+            self._rest(followed, f"the front of {tp.topic} was cut, up to {begin}")
+        else:
+            followed.positions[table] = begin
+
+    async def _marker_of(self, followed: _Followed) -> Marker | None:
+        """Return the last marker of a task, if that is followed still; where it has none to go by, it rests."""
+        marks = TopicPartition(self._topology.checkpoint_topic, followed.partition)
+        name = f"{self._topology.name}/{followed.partition}: standby"
+        try:
+            async with self._readers.reader() as reader:
+                marker = await last_marker(reader, marks, name, _LOOK_MOST)
+        except (StoreError, TaskClosed) as error:
+            self._rest(followed, str(error))
+            return None
+        return marker if self._followed.get(followed.partition) is followed else None
 
     async def _is_of_the_task(self, followed: _Followed) -> bool:
         """Whether a store is of the state that its task has, and is followed still.
 
         One that is not is made anew; one that knows of none is told which one that is.
         """
-        try:
-            marker = await self._last_marker(followed.partition)
-        except StoreError as error:
-            self._rest(followed, str(error))
+        if time.monotonic() < followed.looks_at:
+            return True
+        marker = await self._marker_of(followed)
+        if marker is None:
             return False
-        if self._followed.get(followed.partition) is not followed:
-            return False
-        if marker is None:  # what was fetched of it came with one
-            self._rest(followed, f"{self._topology.checkpoint_topic} has no checkpoint of it")
-            return False
-        why = why_outdated(followed.marker.incarnation, {}, marker, {})
+        assert followed.replay is not None
+        held = Progress(marker=followed.marker, positions=followed.positions)
+        why = why_of_another_state(followed.marker.incarnation, marker)
+        if why is None and positions_in(held, marker) != held.positions:
+            why = "one of its tables was taken out, and has come back since"
         if why is not None:
             await self._make_anew(followed, f"its store is not gone on from: {why}")
             return False
-        incarnation = marker.incarnation
-        followed.marker = msgspec.structs.replace(followed.marker, incarnation=incarnation)
-        followed.known = True
+        names = {"incarnation": marker.incarnation, "tables": marker.tables}
+        followed.marker = msgspec.structs.replace(followed.marker, **names)
+        # A checkpoint that comes may name what this one did not.
+        all_named = marker.tables.keys() >= {table.name for table in self._topology.tables}
+        named = marker.incarnation and all_named
+        followed.looks_at = math.inf if named else time.monotonic() + _REST
         return True
 
     # ------------------------------------------------------------------ writing
@@ -438,7 +460,7 @@ class Standby:
             # The broker was away, or this process: deletes may be gone from what comes next.
             await self._make_anew(followed, "its store is too old")
             return
-        if tables and not followed.known and not await self._is_of_the_task(followed):
+        if tables and not await self._is_of_the_task(followed):
             return
         try:
             if tables:
@@ -467,6 +489,8 @@ class Standby:
                 followed.noted_at = now
 
     async def _replace(self, followed: _Followed, error: DamagedStoreError) -> None:
+        if self._followed.get(followed.partition) is not followed:
+            return  # whoever has the store now finds it damaged as well
         followed.replay = None
         self._changed.set()
         try:
@@ -483,9 +507,7 @@ class Standby:
         )
         followed.replay = None
         self._changed.set()
-        store = await self._busy(followed, self._stores.make_anew(followed.partition))
-        if self._followed.get(followed.partition) is followed:
-            self._take(followed, store)
+        await self._take(followed, self._stores.make_anew(followed.partition))
 
     # ------------------------------------------------------------------ how far it is
 

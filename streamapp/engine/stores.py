@@ -3,8 +3,8 @@
 A store stays open while a task goes from one role to another: what a standby has followed, the
 runner takes over as it is, and the other way round. Nobody else opens or closes one.
 
-RocksDB takes its time to open, and a large directory to go: both are done in threads, one thing at a
-time for each store.
+RocksDB takes its time to open and to close, and a large directory to go: all that is done in
+threads, one thing at a time for each store.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ class TaskStores:
         self._open: dict[int, Store] = {}
         #: What threads do to stores that are not open, by task.
         self._changing: dict[int, asyncio.Task[Any]] = {}
+        #: Those of them that are to be closed as soon as they are open.
+        self._unwanted: set[int] = set()
         #: How far the stores are that are not open.
         self._closed: dict[int, int] = {}
 
@@ -133,6 +135,10 @@ class TaskStores:
 
         def work() -> Store:
             Store.remove(keeper.path)
+            if keeper.path.exists():
+                raise StoreError(
+                    f"the state store {keeper.path} cannot be removed: see that the worker may write there"
+                )
             return keeper.open()
 
         return await self._closed_and_changed(partition, work)
@@ -196,7 +202,12 @@ class TaskStores:
         Raises:
             StoreError: it was damaged too often.
         """
-        await self._closed_and_changed(partition, partial(self._keeper(partition).replace, error))
+        try:
+            await self._closed_and_changed(
+                partition, partial(self._keeper(partition).replace, error)
+            )
+        finally:
+            self._closed.pop(partition, None)
 
     async def settled(self, partition: int) -> None:
         """Wait until nothing is done to a task's store in a thread."""
@@ -206,6 +217,7 @@ class TaskStores:
     async def _closed_and_changed(self, partition: int, work: Callable[[], _Opened]) -> _Opened:
         await self.settled(partition)
         self.close(partition)
+        await self.settled(partition)
         return await self._change(partition, work)
 
     async def _change(self, partition: int, work: Callable[[], _Opened]) -> _Opened:
@@ -213,19 +225,25 @@ class TaskStores:
 
         It is done to its end, also if whoever waits is cancelled: the next one waits for that.
         """
+        return await asyncio.shield(self._begin(partition, work))
+
+    def _begin(self, partition: int, work: Callable[[], _Opened]) -> asyncio.Task[_Opened]:
         changing = asyncio.get_running_loop().create_task(self._changed(partition, work))
         self._changing[partition] = changing
-        return await asyncio.shield(changing)
+        return changing
 
     async def _changed(self, partition: int, work: Callable[[], _Opened]) -> _Opened:
         try:
             store = await asyncio.to_thread(work)
+            if store is not None and partition in self._unwanted:
+                await asyncio.to_thread(store.close)
+            elif store is not None:
+                self._open[partition] = store
+                self._closed.pop(partition, None)
+            return store
         finally:
+            self._unwanted.discard(partition)
             del self._changing[partition]
-        if store is not None:
-            self._open[partition] = store
-            self._closed.pop(partition, None)
-        return store
 
     def beside(self, partition: int, purpose: str) -> Path:
         """Return a directory, not made yet, for a copy of a store; the next start removes what is left of it."""
@@ -252,21 +270,21 @@ class TaskStores:
         return keeper
 
     def close(self, partition: int) -> None:
-        """Close a task's store, if it is open or is being opened; it stays on disk."""
-        changing = self._changing.get(partition)
-        if changing is not None:
-            changing.add_done_callback(lambda _: self.close(partition))
+        """Begin to close a task's store, if it is open or is being opened; it stays on disk."""
+        if partition in self._changing:
+            self._unwanted.add(partition)
             return
         store = self._open.pop(partition, None)
         if store is not None:
             self._closed[partition] = _position_of(store)
-            store.close()
+            self._begin(partition, store.close)
 
     async def close_all(self) -> None:
         """Close whatever is open."""
-        for partition in [*self._changing, *self._open]:
-            await self.settled(partition)
+        for partition in {*self._open, *self._changing}:
             self.close(partition)
+        while self._changing:
+            await asyncio.wait(self._changing.values())
 
 
 def _move(directory: Path, place: Path) -> None:

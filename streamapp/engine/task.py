@@ -124,8 +124,15 @@ class Task:
                     f"it is declared with {now[0]} every {now[1]}: its panes mean something else. Keep the shape, or "
                     "give the table another name to begin anew"
                 )
-        if not marker.incarnation:  # it has none yet: its state begins, or is of an older version
-            marker = msgspec.structs.replace(marker, incarnation=new_incarnation())
+        # What has no name yet begins, or is of an older version.
+        marker = msgspec.structs.replace(
+            marker,
+            incarnation=marker.incarnation or new_incarnation(),
+            tables={
+                table.name: marker.tables.get(table.name) or new_incarnation()
+                for table in self.topology.tables
+            },
+        )
         self.marker = marker
         self.positions = dict(positions)
         self.watermarks.restore(marker.marks, marker.idle, marker.watermark)

@@ -291,17 +291,17 @@ class TaskProof:
                 proof.jump(jump, author)
 
     def _grow(self, entry: LedgerEntry, author: Author) -> None:
-        if entry.begins_anew:
-            self._ended = {}
+        # A table that an entry does not name was taken out: should it come back, its changelog may be another.
+        earlier = {} if entry.begins_anew else self._ended
+        self._ended = {table: (end, author) for table, end in entry.changelogs.items()}
         for table, end in entry.changelogs.items():
-            ended, before = self._ended.get(table, (0, author))
+            ended, before = earlier.get(table, (0, author))
             if end < ended:
                 self.shrunk += 1
                 if len(self.found_shrunk) < MOST_SHOWN:
                     self.found_shrunk.append(
                         Shrunk(table=table, ended=ended, ends=end, before=before, after=author)
                     )
-            self._ended[table] = (end, author)
 
     def _follow(self, author: Author, *, elsewhere: bool) -> None:
         """Take the number of an entry; the one before it may be in another ledger."""

@@ -27,6 +27,8 @@ class Logs:
 
     def __init__(self, ends: dict[TopicPartition, int]) -> None:
         self.begun: dict[TopicPartition, int] = {}
+        #: Offsets at the end that have no data.
+        self.control = 0
         self.records: dict[TopicPartition, list[Record]] = {tp: [] for tp in ends}
         self.most = 1_000
         self._ends = ends
@@ -62,7 +64,7 @@ class Logs:
             tp: self.records[tp][self._at[tp] : self._at[tp] + self.most] for tp in partitions
         }
         for tp, found in fetched.items():
-            self._at[tp] += len(found)
+            self._at[tp] += len(found) or self.control
         return fetched, {tp: self._at[tp] for tp in partitions}
 
 
@@ -241,6 +243,60 @@ async def test_a_table_that_was_not_declared_for_a_while_begins_with_its_changel
     assert store.get(b"counts\0old") is None
     assert store.get(b"counts\0a") == b"1"
     assert store.get(b"counts2\0other") == b"1", "another table's"
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [("one", {"counts": "other"}), ("one", {})],
+    ids=["came back", "was taken out"],
+)
+async def test_a_table_that_came_back_is_another_one_to_a_store_that_was_away(
+    store: Store, then: str, now: dict[str, str]
+) -> None:
+    """Its changelog may have been deleted meanwhile, and have come further since."""
+    known = Marker(incarnation=A, sequence=1, tables={"counts": then})
+    progress = Progress(marker=known, positions={"counts": 1}, at=DAY)
+    store.write([TableWrites("counts", [(b"old", b"1")])], encode(progress))
+    logs = Logs({MARKS: 1, CHANGES: 2})
+    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=A, sequence=2, tables=now))))
+    logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"))
+    restore = restoring(logs, store, left=(left := []))
+    await restore.run()
+    assert left == []
+    assert store.get(b"counts\0old") is None
+    assert store.get(b"counts\0a") == b"1"
+    assert restore.records == 2
+
+
+async def test_a_changelog_without_a_marker_is_refused(store: Store) -> None:
+    """Whatever became of it, to begin the sources anew on that state would count twice."""
+    logs = Logs({MARKS: 0, CHANGES: 2})
+    logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"))
+    with pytest.raises(StoreError, match=r"has no checkpoint in .*: streamapp reset count"):
+        await restoring(logs, store).run()
+    assert not store.holds_data
+
+
+async def test_what_was_aborted_is_no_state_without_a_marker(store: Store) -> None:
+    logs = Logs({MARKS: 0, CHANGES: 2})
+    logs.control = 2
+    marker, positions = await restoring(logs, store).run()
+    assert (marker, positions) == (None, {"counts": 2})
+
+
+@pytest.mark.parametrize("replaced", ["", "earlier"])
+async def test_after_a_reset_a_store_without_a_name_is_of_what_was_before(
+    store: Store, replaced: str
+) -> None:
+    written(store, "", 1, sequence=500)
+    logs = Logs({MARKS: 1, CHANGES: 2})
+    reset = Marker(incarnation=B, replaces=replaced, sequence=1)
+    logs.append(MARKS, (MARKER_KEY, encode(reset)))
+    logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"))
+    restore = restoring(logs, store, left=(left := []))
+    await restore.run()
+    assert len(left) == 1
+    restore.store.close()
 
 
 @pytest.mark.parametrize("position", [None, 1])

@@ -19,13 +19,13 @@ import pytest
 
 from streamapp import Batches
 from streamapp.engine import snapshots
-from streamapp.engine.attended import Abandoned
+from streamapp.engine.attended import Abandoned, Stalled
 from streamapp.engine.copies import Span
 from streamapp.engine.marker import Marker, Progress, encode
 from streamapp.engine.snapshot_archive import Manifest, SnapshotArchive, SnapshotPlace
 from streamapp.engine.snapshots import Snapshots
 from streamapp.engine.stores import TaskStores, progress_of
-from streamapp.errors import ConfigurationError
+from streamapp.errors import ConfigurationError, StoreError
 from streamapp.faults import inject
 from streamapp.state.store import TableWrites
 from tests.brokers import BrokerUnderTest
@@ -471,6 +471,40 @@ async def test_a_place_that_hangs_leaves_the_changelog(
     assert len(asked) == 1, "the other snapshot would not come either"
     going_on.set()
     await eventually(lambda: other.left_behind() == [])
+
+
+async def test_an_upload_that_hangs_is_given_up_and_not_followed_by_another(
+    host: Host, other: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of the store would fill the disk, one an interval."""
+    await host.snapshot(1)
+    await host.checkpoint(2)
+    monkeypatch.setattr(snapshots, "UPLOAD_WITHIN", 0.1)
+    going_on, asked = threading.Event(), []
+
+    def hang(*_: Any) -> Any:
+        asked.append(1)
+        going_on.wait(60)
+        raise OSError("at last")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host.archive, "upload", hang)
+        with pytest.raises(Stalled):
+            await host.snapshots.take(0)
+        assert host.left_behind() == []
+        with pytest.raises(StoreError, match="still waits for the place"):
+            await host.snapshots.take(0)
+        assert len(asked) == 1
+    going_on.set()
+
+    async def taken() -> bool:
+        try:
+            return await host.snapshots.take(0)
+        except StoreError:
+            return False
+
+    await eventually(taken)
+    assert await other.fetched() == 2
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -254,13 +254,36 @@ async def test_a_table_that_was_not_declared_for_a_while_is_followed_from_its_be
     async with following(pair) as (_, stores):
         await eventually(lambda: stores.positions() == {0: 2})
         # As a worker leaves it whose code has no table of this name.
-        without = Progress(marker=MARKER, positions={}, at=round(time.time() * 1000))
+        without = Progress(marker=MARKER, positions={"old": 7}, at=round(time.time() * 1000))
         writes = TableWrites("counts", [(b"gone", b"7")])
         stores.opened(0).write([writes], encode(without))
     async with following(pair) as (_, stores):
         await eventually(lambda: stores.positions() == {0: 2})
         assert stores.opened(0).get(b"counts\0gone") is None
         assert stores.opened(0).get(b"counts\0a") == b"1"
+        progress = stores.progress(0)
+        assert progress is not None
+        assert progress.positions == {"counts": 2}, "should the other come back, it begins anew too"
+
+
+async def test_a_table_that_has_come_back_is_another_one_to_a_standby(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = (
+        Marker(incarnation="first", sequence=sequence, tables={"counts": name})
+        for sequence, name in ((1, "one"), (2, "two"))
+    )
+    await write_changelog(pair, b"a", b"b", marker=first)
+    async with following(pair) as (_, stores):
+        await eventually(lambda: stores.positions() == {0: 2})
+    async with admin_client(pair.kafka.bootstrap) as admin:
+        await admin.delete_topics([CHANGELOG])
+    await write_changelog(pair, b"x", b"y", b"z", marker=second)
+    async with following(pair) as (_, stores):
+        await eventually(lambda: stores.positions() == {0: 3})
+        assert "one of its tables was taken out, and has come back" in caplog.text
+        assert stores.opened(0).get(b"counts\0a") is None
+        assert stores.opened(0).get(b"counts\0x") == b"1"
 
 
 async def test_a_standby_does_not_go_on_from_a_state_that_was_begun_anew(

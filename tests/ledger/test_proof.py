@@ -223,6 +223,14 @@ def test_a_changelog_that_ends_before_where_it_ended_is_found() -> None:
     assert (found.before.sequence, found.after.sequence) == (3, 4)
 
 
+def test_a_table_that_comes_back_may_have_another_changelog() -> None:
+    entries = [an_entry(number, ("a", number, number + 1)) for number in range(1, 4)]
+    entries[0].changelogs = {"counts": 7, "other": 1}
+    entries[1].changelogs = {"other": 1}
+    entries[2].changelogs = {"counts": 2, "other": 1}
+    assert proven(*entries).shrunk == 0
+
+
 def test_a_reset_may_follow_a_changelog_that_was_made_anew() -> None:
     before, after = an_entry(1, ("a", 0, 1)), an_entry(3, ("a", 0, 1))
     before.changelogs, after.changelogs = {"counts": 7}, {"counts": 2}
