@@ -14,8 +14,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
 from aiokafka.errors import KafkaError
 
+from streamapp.engine.marker import decode_entry
 from tests.brokers import BrokerUnderTest, admin_client
-from tests.chaos.proxy import Proxy
+from tests.chaos.proxy import GROUPS, Proxy
 from tests.chaos.schedule import EXTRA, MORTAL, VETERAN, Fault, Kind
 from tests.engine.jobs import Event
 from tests.engine.oracle import make_events
@@ -33,6 +34,7 @@ _STUCK = 120.0
 _READY = 90.0
 _BURST, _PACE = 10, 0.05
 _DELIVERY_MS = 300_000
+_OF_GROUPS = ("JoinGroup", "SyncGroup", "Heartbeat", "OffsetFetch", "FindCoordinator")
 
 
 class Stuck(AssertionError):
@@ -133,7 +135,7 @@ class Arena:
             await proxy.start()
             server.advertised_port = proxy.port
         bootstrap = ",".join(f"127.0.0.1:{proxy.port}" for proxy in self.proxies)
-        self.kafka = BrokerUnderTest(bootstrap, "apache", "chaos-")
+        self.kafka = BrokerUnderTest(bootstrap, "apache", GROUPS.removesuffix("app-"))
         await asyncio.to_thread(self.brokers.start)
         async with admin_client(bootstrap) as admin:
             await admin.create_topics(
@@ -205,6 +207,30 @@ class Arena:
             if time.monotonic() > deadline:
                 raise Stuck(f"nothing was committed for {_STUCK:.0f} s\n{self.tails()}")
             await asyncio.sleep(0.05)
+
+    async def everyone_at_work(self) -> None:
+        """Wait until each worker has committed something from now on: none of them is stuck.
+
+        Raises:
+            Stuck: one has not, for two minutes.
+        """
+        ledger = f"{self.kafka.prefix}app-count-ledger"
+        partitions = [TopicPartition(ledger, partition) for partition in range(PARTITIONS)]
+        missing = set(self._workers)
+        deadline = time.monotonic() + _STUCK
+        async with AIOKafkaConsumer(
+            bootstrap_servers=self.kafka.bootstrap,
+            client_id="progress",
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+        ) as consumer:
+            consumer.assign(partitions)
+            await consumer.seek_to_end(*partitions)
+            while missing:
+                for records in (await consumer.getmany(timeout_ms=200)).values():
+                    missing -= {decode_entry(r.value, "an entry").worker for r in records}
+                if missing and time.monotonic() > deadline:
+                    raise Stuck(f"{missing} commit nothing any more\n{self.tails()}")
 
     async def committed_all(self) -> bool:
         """Whether the group has committed up to the end of every source partition."""
@@ -364,6 +390,7 @@ def meddled(proxies: Sequence[Proxy]) -> str:
     """How much the proxies have done, for a report."""
     return (
         f"{sum(p.dropped for p in proxies)} connections reset, "
-        f"{sum(p.refused for p in proxies)} requests refused, "
-        f"{sum(p.lost for p in proxies)} answers lost"
+        f"{sum(p.refused.total() for p in proxies)} requests refused, "
+        f"{sum(p.lost.total() for p in proxies)} answers lost, "
+        f"{sum(p.refused[api] + p.lost[api] for p in proxies for api in _OF_GROUPS)} of these of groups"
     )

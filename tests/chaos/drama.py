@@ -86,6 +86,7 @@ async def run(
                 tell(f"{moment}  {fault}{'' if struck else ' (not there)'}")
             await arena.calm()
             await arena.progressed(_SETTLED)
+            await arena.everyone_at_work()
         events = load.events
         tell(f"{time.monotonic() - began:6.1f} s  calm: {len(events)} events")
         await all_processed(arena, events)

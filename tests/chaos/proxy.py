@@ -2,15 +2,16 @@
 
 It understands just enough of the protocol to drop connections, to answer a request with an error in
 the broker's place, and to let a request through and lose its answer: then the client cannot know the
-outcome. Only connections of aiokafka's default client ids are meddled with, so that brokers among
-themselves, the load and the oracle are left alone.
+outcome. Only connections of the workers are meddled with, so that brokers among themselves, the load
+and the oracle are left alone: they are those of aiokafka's default client ids, which producers and
+readers have, and those of members of the application's groups.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from kio.schema.errors import ErrorCode
@@ -19,10 +20,12 @@ from streamapp.broker.api import REFUSALS
 from streamapp.broker.errors import Malformed
 from streamapp.broker.protocol import BY_KEY, read_header, read_request, write_answer
 
-__all__ = ["Proxy"]
+__all__ = ["GROUPS", "Proxy"]
 
 HOST = "127.0.0.1"
-_MEDDLED = b"aiokafka"
+#: What the names of groups begin with, and so the client ids of their members.
+GROUPS = "chaos-app-"
+_MEDDLED = (b"aiokafka", GROUPS.encode())
 _MOST_BYTES = 256 << 20
 
 
@@ -32,8 +35,8 @@ class Proxy:
     def __init__(self, target: Callable[[], int]) -> None:
         self.port = 0
         #: Requests that were answered in the broker's place, and answers that were lost.
-        self.refused = 0
-        self.lost = 0
+        self.refused: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
         self.dropped = 0
         self._target = target
         self._links: set[_Link] = set()
@@ -82,7 +85,7 @@ class Proxy:
         waiting = self._refusals.get(api)
         if not waiting:
             return None
-        self.refused += 1
+        self.refused[api] += 1
         return waiting.popleft()
 
     def take_loss(self, api: str) -> bool:
@@ -90,7 +93,7 @@ class Proxy:
         if not self._losses.get(api):
             return False
         self._losses[api] -= 1
-        self.lost += 1
+        self.lost[api] += 1
         return True
 
     # ------------------------------------------------------------------ connections
