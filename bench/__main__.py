@@ -47,7 +47,9 @@ def broker() -> Iterator[str]:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line.startswith("listening on "):
-            raise SystemExit("the embedded broker did not start: pip install 'streamapp[broker]'")
+            raise SystemExit(
+                "the embedded broker did not start: does it have kio (the extra 'broker')?"
+            )
         yield line.removeprefix("listening on ").strip()
     finally:
         process.terminate()

@@ -29,7 +29,7 @@ from rocksdict import Rdict, WriteBatch
 
 from bench.__main__ import broker, say
 from streamapp import App, Batches
-from streamapp.engine.marker import Marker
+from streamapp.engine.marker import MARKER_KEY, Marker, encode
 from streamapp.engine.progress import Recovery
 from streamapp.engine.readers import Readers
 from streamapp.engine.restore import Restore
@@ -81,6 +81,9 @@ async def load(bootstrap: str, records: int, keys: int, seed: int) -> None:
             await commit(producer, batch, names[0])
             batch = producer.create_batch()
     await commit(producer, batch, names[0])
+    async with producer.transaction():
+        marker = encode(Marker(sequence=1, sources={"events": records}))
+        await producer.send_and_wait(made.checkpoint_topic, marker, key=MARKER_KEY, partition=0)
     await producer.stop()
 
 

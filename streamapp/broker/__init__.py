@@ -6,7 +6,9 @@ It is not for production: one node, no replication, no authentication.
 try:
     import kio as _kio  # noqa: F401
 except ImportError as error:
-    raise ImportError("the embedded broker needs kio: pip install 'streamapp[broker]'") from error
+    raise ImportError(
+        "the embedded broker needs kio: pip install kio, or this package with the extra 'broker'"
+    ) from error
 
 from .broker import Broker
 from .errors import BrokerError, DataDirectoryLocked, ErrorCode, JournalCorrupt

@@ -68,7 +68,7 @@ class OwnCommands(click.Group):
                 raise
             raise click.ClickException(
                 f"`streamapp {cmd_name}` needs {error.name}, which is not installed:"
-                f" pip install 'streamapp[{entry.extra}]'"
+                f" pip install {error.name}, or this package with the extra '{entry.extra}'"
             ) from error
         assert isinstance(command, click.Command)
         return command

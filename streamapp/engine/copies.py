@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from streamapp.engine.marker import Marker, Progress
 
-__all__ = ["Span", "positions_in", "why_cut", "why_of_another_state", "why_outdated"]
+__all__ = ["Span", "positions_in", "why_of_another_state", "why_outdated"]
 
 
 class Span(NamedTuple):
@@ -31,7 +31,7 @@ def why_of_another_state(incarnation: str, marker: Marker) -> str | None:
     """
     if incarnation == marker.incarnation or not marker.incarnation:
         return None
-    if not incarnation and marker.replaces is None:
+    if not incarnation and not marker.reset:
         return None
     return (
         f"it is of the incarnation {incarnation or 'without a name'} of this state, which is now "
@@ -42,17 +42,17 @@ def why_of_another_state(incarnation: str, marker: Marker) -> str | None:
 def positions_in(copy: Progress | None, marker: Marker) -> dict[str, int]:
     """Return up to where a copy holds the changelogs, of the tables that are the same ones still.
 
-    A table that the marker has no name for was taken out since: if it comes back, it is another one.
+    A table that either has no name for is another one: it was taken out since, or had not come yet.
     """
     if copy is None:
         return {}
-    if not marker.incarnation:  # by a version that gave no names
+    if not copy.marker.incarnation or not marker.incarnation:  # by a version that gave no names
         return dict(copy.positions)
     then, now = copy.marker.tables, marker.tables
     return {
         table: position
         for table, position in copy.positions.items()
-        if table not in then or then[table] == now.get(table)
+        if table in then and then[table] == now.get(table)
     }
 
 
@@ -66,12 +66,9 @@ def why_outdated(copy: Progress, marker: Marker, spans: Mapping[str, Span]) -> s
         spans: of its changelogs, by table.
     """
     why = why_of_another_state(copy.marker.incarnation, marker)
-    return why or why_cut(positions_in(copy, marker), spans)
-
-
-def why_cut(positions: Mapping[str, int], spans: Mapping[str, Span]) -> str | None:
-    """Return what a copy lacks that changelogs do not have any more; `None` if there is nothing."""
-    for table, position in positions.items():
+    if why is not None:
+        return why
+    for table, position in positions_in(copy, marker).items():
         if table in spans and position < spans[table].begin:
             return f"it holds the changelog of {table} up to {position}, and that begins at {spans[table].begin} by now"
     return None

@@ -283,8 +283,8 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             if tp.partition >= known:
                 raise TopicError(
                     f"the topic {tp.topic} had {known} partitions when the worker started, and has more by now: keys "
-                    "go to other partitions than those that have their state. Stop the workers, and let the topology "
-                    f"follow: streamapp migrate partitions {self.topology.name}"
+                    "go to other partitions than those that have their state. Stop the workers, and "
+                    f"{self.topology.following}"
                 )
 
     def _close_later(self, runner: TaskRunner) -> None:

@@ -40,7 +40,8 @@ class Marker(msgspec.Struct, kw_only=True):
         incarnation: a random name that a task's state has from its first marker on: where its topics
             are made anew, it gets another one, and old copies of the state are known by theirs. Empty
             in markers of versions that gave none.
-        replaces: the incarnation that a reset gave up for this one; `None` where there was no reset.
+        replaces: the incarnation that a reset gave up for this one.
+        reset: whether there was a reset: copies without a name are of what was before it.
         tables: a name of the same kind for each table that there was at this checkpoint: one that is
             taken out and comes back has another.
         sequence: checkpoints of this task so far.
@@ -59,7 +60,8 @@ class Marker(msgspec.Struct, kw_only=True):
 
     format: int = FORMAT
     incarnation: str = ""
-    replaces: str | None = None
+    replaces: str = ""
+    reset: bool = False
     tables: dict[str, str] = {}
     sequence: int = 0
     sources: dict[str, int] = {}

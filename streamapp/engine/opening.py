@@ -130,7 +130,8 @@ class Opener:
         """Return an empty store in place of one that cannot be gone on from."""
         stores = self._group.stores
         progress = stores.progress(self._partition)
-        if progress is not None and marker.replaces == progress.marker.incarnation:
+        left = "" if progress is None else progress.marker.incarnation
+        if marker.reset and left == marker.replaces:
             log.info(
                 "%s/%d: its store is of the state before a reset, and is removed",
                 self._topology.name,

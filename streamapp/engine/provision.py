@@ -57,6 +57,7 @@ class Wanted:
     """A topic that the application needs; without a number of partitions it takes what it finds.
 
     `state_of` is the topology whose state it has, if any: a partition a task.
+    `following` says what lets it follow a source that grew.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Wanted:
     config: dict[str, str] = field(default_factory=dict)
     replicas: int | None = None
     state_of: str | None = None
+    following: str = ""
 
 
 @dataclass(slots=True)
@@ -116,6 +118,7 @@ def wanted_topics(
         )
         for name in _state_topics(topology):
             wanted[name].state_of = topology.name
+            wanted[name].following = topology.following
     return wanted
 
 
@@ -233,8 +236,7 @@ def _mismatch(topic: Wanted, found: int, wanted: int, bootstrap: str) -> str:
     if topic.state_of is not None and found < wanted:
         return (
             f"the topic {name} has {found} partitions, and the sources of the topology {topic.state_of} have {wanted} by now: "
-            f"keys go to other partitions than those that have their state. Let it follow: streamapp migrate partitions "
-            f"{topic.state_of}"
+            f"keys go to other partitions than those that have their state. Stop the workers, and {topic.following}"
         )
     message = f"the topic {name} has {found} partitions, the application needs {wanted}: "
     if found < wanted:

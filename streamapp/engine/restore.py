@@ -17,6 +17,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
+from streamapp.engine.agent import tables_of
 from streamapp.engine.compacted import last_value
 from streamapp.engine.copies import Span, positions_in, why_outdated
 from streamapp.engine.foreach import INTENT_KEY, Intent, decode_intent
@@ -223,15 +224,31 @@ class Restore:
                 f"this task where its store is whole, or with a snapshot that is young enough. {self._way_out}"
             )
 
-    def _without_marker(self, tables: Iterable[str]) -> str:
+    def _strange_tables(self, marker: Marker | None) -> list[str]:
+        """Return the tables that no checkpoint can have written: what is in them came from elsewhere.
+
+        A table that was taken out and comes back has left its sources in the marker.
+        """
+        if marker is None:
+            return [table.name for table in self._topology.tables]
+        known = marker.tables.keys() | marker.changelogs.keys() | marker.windows.keys()
+        new = {
+            table.name
+            for agent in self._topology.agents
+            if agent.topic.name not in marker.sources
+            for table in tables_of(agent)
+        }
+        return sorted(new - known)
+
+    def _of_nobody(self, tables: Iterable[str]) -> str:
         names = ", ".join(
             f"{self._topology.changelog(table)}[{self._partition}]" for table in tables
         )
         return (
-            f"there is something in {names}, and the task {self._name} has no checkpoint in "
-            f"{self._topology.checkpoint_topic}: that topic was deleted and made anew, or the table was another "
-            f"topology's before. Restore the topic, give the agent its topology back (topology='…'), or begin anew, with "
-            f"an empty table: streamapp reset {self._topology.name}"
+            f"there is something in {names}, and no checkpoint of the task {self._name} in "
+            f"{self._topology.checkpoint_topic} knows of it: that topic was deleted and made anew, or the table was "
+            "another topology's before. Restore the topic, give the agent its topology back (topology='…'), or begin anew, "
+            f"with empty tables: streamapp reset {self._topology.name}"
         )
 
     @property
@@ -253,9 +270,10 @@ class Restore:
         """Write what the changelogs hold up to their ends, where they were `now`.
 
         Raises:
-            StoreError: they hold something, and there is no marker.
+            StoreError: they hold something that no checkpoint of this task has written.
         """
         stored = progress_of(self.store)
+        strange = self._strange_tables(marker)
         replay = Replay(self.store, positions, now if stored is None else stored.at)
         targets = {table: ends[tp] for tp, table in logs.items()}
         total = sum(max(end - positions[table], 0) for table, end in targets.items())
@@ -270,8 +288,8 @@ class Restore:
             records = {logs[tp]: _before(ends[tp], found) for tp, found in fetched.items()}
             if not records and all(positions[table] == until[table] for table in until):
                 continue
-            if marker is None and any(records.values()):
-                raise StoreError(self._without_marker(records))
+            if found := [table for table in strange if records.get(table)]:
+                raise StoreError(self._of_nobody(found))
             await replay.apply(records, until, marker or Marker())
             behind = [tp for tp in behind if positions[logs[tp]] < ends[tp]]
             missing = sum(max(end - positions[table], 0) for table, end in targets.items())

@@ -51,7 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         owner: whose state it is, as the store has it.
-        incarnation: of that state, as the marker has it.
+        incarnation, tables: of that state, as the marker has them.
         sequence: the checkpoint that it was taken after.
         positions: the next offset of each table's changelog that it does not hold.
         at: when that checkpoint was written, in milliseconds.
@@ -60,6 +60,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     owner: str
     incarnation: str = ""
+    tables: dict[str, str] = {}
     sequence: int
     positions: dict[str, int]
     at: int
@@ -83,7 +84,7 @@ class SnapshotPlace:
             import fsspec
         except ImportError as error:
             raise ConfigurationError(
-                f"snapshots={url!r} needs fsspec: pip install 'streamapp[snapshots]'"
+                f"snapshots={url!r} needs fsspec: pip install fsspec, or this package with the extra 'snapshots'"
             ) from error
         try:
             self._filesystem, self._root = fsspec.url_to_fs(url)
@@ -144,6 +145,7 @@ class SnapshotArchive:
         files: list[SnapshotFile] = []
         seen: dict[tuple[int, int, int], str] = {}
         sent = 0
+        moved()
         for path in sorted(store.iterdir()):
             moved()
             status = path.stat()
@@ -154,6 +156,7 @@ class SnapshotArchive:
                 self._filesystem.put_file(str(path), self._file(digest))
                 sent += status.st_size
                 fault_point("snapshot.file-uploaded")
+        moved()
         self._digests = seen
         manifest = msgspec.structs.replace(about, files=files)
         raw = msgspec.json.encode(manifest)

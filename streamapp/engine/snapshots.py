@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamapp.engine.attended import Attended, Stalled
-from streamapp.engine.copies import Span, why_cut, why_of_another_state
-from streamapp.engine.marker import Marker
+from streamapp.engine.copies import Span, positions_in, why_outdated
+from streamapp.engine.marker import Marker, Progress
 from streamapp.engine.snapshot_archive import Manifest, SnapshotArchive, SnapshotPlace
 from streamapp.engine.stores import TaskStores, progress_of
 from streamapp.engine.topology import Topology
@@ -109,6 +109,7 @@ class Snapshots:
         about = Manifest(
             owner=self._stores.owner(partition),
             incarnation=progress.marker.incarnation,
+            tables=progress.marker.tables,
             sequence=progress.marker.sequence,
             positions=progress.positions,
             at=progress.at,
@@ -131,7 +132,7 @@ class Snapshots:
             raise
         finally:
             # Whoever still reads it finds files gone, and fails.
-            await asyncio.to_thread(Store.remove, copy)
+            await self._stores.discard(copy)
         self._taken[partition] = checkpoint
         log.info(
             "%s/%d has a snapshot after checkpoint %d, %.1f MB of it new",
@@ -226,13 +227,14 @@ class Snapshots:
         """
         if manifest.owner != self._stores.owner(partition):
             raise StoreError(f"it belongs to {manifest.owner}")
-        why = why_of_another_state(manifest.incarnation, marker)
-        why = why or why_cut(manifest.positions, spans)
+        copied = Marker(incarnation=manifest.incarnation, tables=manifest.tables)
+        copy = Progress(marker=copied, positions=manifest.positions)
+        why = why_outdated(copy, marker, spans)
         if why is not None:
             raise StoreError(why)
         if manifest.sequence > marker.sequence or any(
             position > spans[table].end
-            for table, position in manifest.positions.items()
+            for table, position in positions_in(copy, marker).items()
             if table in spans
         ):
             raise StoreError(

@@ -28,7 +28,7 @@ from streamapp.engine.compacted import last_marker
 from streamapp.engine.copies import positions_in, why_of_another_state
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.lags import Lags
-from streamapp.engine.marker import Marker, Progress
+from streamapp.engine.marker import Marker
 from streamapp.engine.readers import Readers
 from streamapp.engine.replay import Replay
 from streamapp.engine.settings import EngineSettings
@@ -67,6 +67,7 @@ class _Followed:
         after: closes the runner that has its store still.
         replay: writes to its store, once that is open.
         marker: what the store is told with its positions.
+        fresh: whether the store was made here, and knows of no state yet.
         looks_at: when to look whether the store is of the state that the task has, by the monotonic
             clock; never again, once that has a name.
         noted_at: when it was last written to the store that it has all that there is, in milliseconds.
@@ -78,6 +79,7 @@ class _Followed:
     after: asyncio.Future[None] | None
     replay: Replay | None = None
     marker: Marker = field(default_factory=Marker)
+    fresh: bool = True
     looks_at: float = 0.0
     noted_at: int = 0
     rests_until: float = 0.0
@@ -286,7 +288,10 @@ class Standby:
         progress = self._stores.progress(followed.partition)
         held = {} if progress is None else progress.positions
         tables = [table.name for table in self._topology.tables]
-        positions = {table: held[table] for table in tables if table in held}
+        # As far as the store can tell by itself: what it has no name for, it had followed too early.
+        known = {} if progress is None else positions_in(progress, progress.marker)
+        positions = {table: known[table] for table in tables if table in known}
+        followed.fresh = progress is None
         followed.noted_at = self._clock() if progress is None else progress.at
         followed.marker = Marker() if progress is None else progress.marker
         followed.looks_at = 0.0
@@ -428,16 +433,16 @@ class Standby:
         marker = await self._marker_of(followed)
         if marker is None:
             return False
-        assert followed.replay is not None
-        held = Progress(marker=followed.marker, positions=followed.positions)
-        why = why_of_another_state(followed.marker.incarnation, marker)
-        if why is None and positions_in(held, marker) != held.positions:
+        why = None if followed.fresh else why_of_another_state(followed.marker.incarnation, marker)
+        then = followed.marker.tables
+        if why is None and any(then[name] != marker.tables.get(name) for name in then):
             why = "one of its tables was taken out, and has come back since"
         if why is not None:
             await self._make_anew(followed, f"its store is not gone on from: {why}")
             return False
         names = {"incarnation": marker.incarnation, "tables": marker.tables}
         followed.marker = msgspec.structs.replace(followed.marker, **names)
+        followed.fresh = False
         # A checkpoint that comes may name what this one did not.
         all_named = marker.tables.keys() >= {table.name for table in self._topology.tables}
         named = marker.incarnation and all_named

@@ -16,6 +16,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +35,10 @@ log = logging.getLogger(__name__)
 
 _Opened = TypeVar("_Opened", bound=Store | None)
 
+_Result = TypeVar("_Result")
+
+#: How many stores are opened, closed or moved at a time.
+_THREADS = 4
 #: What `TaskStores.beside` makes.
 _BESIDE = re.compile(r"\d+\.[a-z]+\.[0-9a-f]{32}")
 
@@ -67,6 +72,7 @@ class TaskStores:
         self._open: dict[int, Store] = {}
         #: What threads do to stores that are not open, by task.
         self._changing: dict[int, asyncio.Task[Any]] = {}
+        self._threads: ThreadPoolExecutor | None = None
         #: Those of them that are to be closed as soon as they are open.
         self._unwanted: set[int] = set()
         #: How far the stores are that are not open.
@@ -215,10 +221,16 @@ class TaskStores:
             await asyncio.wait({changing})
 
     async def _closed_and_changed(self, partition: int, work: Callable[[], _Opened]) -> _Opened:
+        """Close a store and do something at its place, both or neither."""
         await self.settled(partition)
-        self.close(partition)
-        await self.settled(partition)
-        return await self._change(partition, work)
+        store = self._open.pop(partition, None)
+
+        def closed_and_worked() -> _Opened:
+            if store is not None:
+                store.close()
+            return work()
+
+        return await self._change(partition, closed_and_worked)
 
     async def _change(self, partition: int, work: Callable[[], _Opened]) -> _Opened:
         """Let a thread do something at the place of a store that is not open; it may open it.
@@ -232,11 +244,21 @@ class TaskStores:
         self._changing[partition] = changing
         return changing
 
+    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
+        # Of its own: whoever blocks the event loop's does not hold up a worker that stops.
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, f"stores of {self._topology.name}")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def discard(self, directory: Path) -> None:
+        """Remove a copy of a store that is beside the stores."""
+        await asyncio.shield(self._in_thread(partial(Store.remove, directory)))
+
     async def _changed(self, partition: int, work: Callable[[], _Opened]) -> _Opened:
         try:
-            store = await asyncio.to_thread(work)
+            store = await self._in_thread(work)
             if store is not None and partition in self._unwanted:
-                await asyncio.to_thread(store.close)
+                await self._in_thread(store.close)
             elif store is not None:
                 self._open[partition] = store
                 self._closed.pop(partition, None)
@@ -285,6 +307,9 @@ class TaskStores:
             self.close(partition)
         while self._changing:
             await asyncio.wait(self._changing.values())
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=False)
 
 
 def _move(directory: Path, place: Path) -> None:

@@ -63,6 +63,16 @@ class Topology:
         """Whether it is a `foreach_batch`."""
         return any(isinstance(agent, ForeachBatch) for agent in self.agents)
 
+    @property
+    def following(self) -> str:
+        """What lets it follow a source that grew, for a message."""
+        if not self.tables:
+            return f"let it follow: streamapp migrate partitions {self.name}"
+        return (
+            f"begin anew, and fill its tables from the source again: streamapp reset {self.name} (their state cannot be "
+            "moved to where its records go now)"
+        )
+
     def changelog(self, table: str) -> str:
         """Return the changelog topic of a table."""
         return f"{self.app_id}-{table}-changelog"

@@ -6,6 +6,7 @@ moment has ended: with workers running it finds nothing that is not there.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,6 +19,9 @@ from streamapp.ledger.reading import LedgerReader, Standing
 
 __all__ = ["Audit", "PartitionAudit", "TaskAudit", "audit", "judge"]
 
+#: Before each look whether group and state have come to where the ledger is, in seconds.
+_PAUSES = (0.0, 0.1, 0.5, 1.0, 2.0)
+
 
 class PartitionAudit(msgspec.Struct, frozen=True, kw_only=True):
     """What is proven of one source partition of one topology.
@@ -26,6 +30,7 @@ class PartitionAudit(msgspec.Struct, frozen=True, kw_only=True):
         batches, records: in the ranges that are kept in the ledger.
         gaps, overlaps: how many ranges do not begin where the one before ended.
         beyond: offsets that are committed, and in no entry of the ledger.
+        behind: offsets that the ledger has, and that the group or the state is before.
         jumps, lost: by retention, and how many offsets they lost.
         resets: how often somebody let it begin elsewhere.
         unprocessed, unprocessed_records: batches that at most once committed, and lost.
@@ -36,7 +41,8 @@ class PartitionAudit(msgspec.Struct, frozen=True, kw_only=True):
         until: where the ranges end.
         committed: the group's offset.
         begin, end: of the partition, for those who read what is committed.
-        guarantees: under which its entries were written.
+        guarantee: the one in force: of the last entry.
+        guarantees: under which the entries that are kept were written.
     """
 
     topology: str
@@ -47,6 +53,7 @@ class PartitionAudit(msgspec.Struct, frozen=True, kw_only=True):
     gaps: int = 0
     overlaps: int = 0
     beyond: int = 0
+    behind: int = 0
     jumps: int = 0
     lost: int = 0
     resets: int = 0
@@ -60,6 +67,7 @@ class PartitionAudit(msgspec.Struct, frozen=True, kw_only=True):
     committed: int | None = None
     begin: int | None = None
     end: int | None = None
+    guarantee: str | None = None
     guarantees: tuple[str, ...] = ()
     found_gaps: tuple[Range, ...] = ()
     found_overlaps: tuple[Range, ...] = ()
@@ -77,7 +85,7 @@ class PartitionAudit(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def well(self) -> bool:
         """Whether its ranges follow each other, up to what is committed."""
-        return not (self.gaps or self.overlaps or self.beyond)
+        return not (self.gaps or self.overlaps or self.beyond or self.behind)
 
 
 class TaskAudit(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +97,7 @@ class TaskAudit(msgspec.Struct, frozen=True, kw_only=True):
         shrunk: how often a changelog ended before where it had: it was made anew, or truncated.
         marked: the number in the task's marker, which its state is at.
         beyond: checkpoints of the state that are not in the ledger.
+        behind: checkpoints of the ledger that the state is before.
     """
 
     topology: str
@@ -99,13 +108,14 @@ class TaskAudit(msgspec.Struct, frozen=True, kw_only=True):
     shrunk: int = 0
     marked: int | None = None
     beyond: int = 0
+    behind: int = 0
     found_breaks: tuple[Break, ...] = ()
     found_shrunk: tuple[Shrunk, ...] = ()
 
     @property
     def well(self) -> bool:
         """Whether no checkpoint is missing, and no changelog has lost anything."""
-        return not (self.breaks or self.beyond or self.shrunk)
+        return not (self.breaks or self.beyond or self.behind or self.shrunk)
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,7 +157,13 @@ async def audit(kafka_options: Mapping[str, Any], topologies: Iterable[Topology]
                 await reader.begins(standing.partitions),
                 await reader.ends(standing.partitions),
             )
-            judged = judge(topology, proofs, standing, written, bounds)
+            for pause in _PAUSES:
+                await asyncio.sleep(pause)
+                # What the ledger has is committed by now, markers and offsets with it, or will show in a moment.
+                later = await reader.standing(topology)
+                judged = judge(topology, proofs, standing, written, bounds, later)
+                if not judged.total("behind") and not any(task.behind for task in judged.tasks):
+                    break
             partitions += judged.partitions
             tasks += judged.tasks
     return Audit(partitions=tuple(partitions), tasks=tuple(tasks))
@@ -159,12 +175,14 @@ def judge(
     standing: Standing,
     written: Iterable[int],
     bounds: tuple[Mapping[TopicPartition, int], Mapping[TopicPartition, int]],
+    later: Standing,
 ) -> Audit:
     """Hold what the ledger of a topology proves against where the topology stands.
 
     Arguments:
         written: the ledger partitions that have ever had an entry: in one that has none left,
             retention took them; in one that never had any, nothing can have been committed.
+        standing, later: where the topology stood before the ledger was read, and after that.
         bounds: where the source partitions begin, and where they end.
     """
     written = set(written)
@@ -192,18 +210,28 @@ def judge(
                 topic=tp.topic,
                 partition=tp.partition,
                 beyond=beyond,
+                behind=_behind(tp, known, later),
                 committed=committed,
                 begin=begins.get(tp),
                 end=ends.get(tp),
+                guarantee=None if task is None or proof is None else task.guarantee,
                 guarantees=() if task is None or proof is None else tuple(sorted(task.guarantees)),
                 **found,
             )
         )
     tasks = [
-        _task(topology, number, proofs.get(number), standing, number in written)
+        _task(topology, number, proofs.get(number), standing, number in written, later)
         for number in sorted({*proofs, *standing.markers})
     ]
     return Audit(partitions=tuple(partitions), tasks=tuple(tasks))
+
+
+def _behind(tp: TopicPartition, known: int | None, later: Standing) -> int:
+    """Return how many offsets the group or the state is before what the ledger says; a group may know none."""
+    marker = later.markers.get(tp.partition)
+    marked = None if marker is None else marker.sources.get(tp.topic)
+    stands = [offset for offset in (later.committed.get(tp), marked) if offset is not None]
+    return 0 if known is None or not stands else max(0, known - min(stands))
 
 
 def _found(proof: PartitionProof) -> dict[str, Any]:
@@ -215,13 +243,19 @@ def _found(proof: PartitionProof) -> dict[str, Any]:
 
 
 def _task(
-    topology: Topology, number: int, proof: TaskProof | None, standing: Standing, written: bool
+    topology: Topology,
+    number: int,
+    proof: TaskProof | None,
+    standing: Standing,
+    written: bool,
+    later: Standing,
 ) -> TaskAudit:
     marker = standing.markers.get(number)
     last = None if proof is None else proof.last
     beyond = 0
     if marker is not None and (last is not None or not written):
         beyond = max(0, marker.sequence - (last or 0))
+    at = later.markers.get(number)
     return TaskAudit(
         topology=topology.name,
         partition=number,
@@ -231,6 +265,7 @@ def _task(
         shrunk=0 if proof is None else proof.shrunk,
         marked=None if marker is None else marker.sequence,
         beyond=beyond,
+        behind=max(0, (last or 0) - (0 if at is None else at.sequence)),
         found_breaks=() if proof is None else tuple(proof.found_breaks),
         found_shrunk=() if proof is None else tuple(proof.found_shrunk),
     )

@@ -223,7 +223,7 @@ class TaskProof:
         first, last: the numbers of the first and the last checkpoint that are kept.
         breaks: how often a number does not follow the one before; which ones is in `found_breaks`.
         shrunk: how often a changelog ended before where it had; which ones is in `found_shrunk`.
-        guarantees: those under which the entries were written.
+        guarantee, guarantees: the one of the last entry, and those of all.
     """
 
     def __init__(self, topology: str, partition: int) -> None:
@@ -238,6 +238,7 @@ class TaskProof:
         #: Where each changelog ended at least, and who said so.
         self._ended: dict[str, tuple[int, Author]] = {}
         self.guarantees: set[str] = set()
+        self.guarantee: str | None = None
         self._last: Author | None = None
 
     @property
@@ -260,6 +261,7 @@ class TaskProof:
         self._follow(author, elsewhere=entry.kind == "renamed")
         self._grow(entry, author)
         self.guarantees.add(entry.guarantee)
+        self.guarantee = entry.guarantee
         second = entry.kind == "checkpoint" and entry.guarantee == Guarantee.AT_MOST_ONCE.value
         new = [
             part

@@ -20,6 +20,7 @@ _TOTALS = (
     "gaps",
     "overlaps",
     "beyond",
+    "behind",
     "jumps",
     "lost",
     "resets",
@@ -113,6 +114,11 @@ def _findings(audit: Audit) -> Iterator[str]:
             yield (
                 f"reset of {name} from {jump.from_offset} to {jump.until_offset}: {jump.why}; {_who(found.author)}"
             )
+        if part.behind:
+            yield (
+                f"behind in {name}: the ledger comes to {part.until}, and the group or the state is {part.behind} offsets "
+                "before that: somebody has set the group's offsets, or restored an older checkpoint topic"
+            )
         if part.unprocessed:
             yield (
                 f"lost in {name}: {part.unprocessed} batches, of {part.unprocessed_records} records, were committed "
@@ -181,9 +187,12 @@ def _verdict(audit: Audit) -> str:
             "breaks": breaks,
             "offsets beyond the ledger": audit.total("beyond"),
             "checkpoints beyond the ledger": sum(task.beyond for task in audit.tasks),
+            "offsets behind the ledger": audit.total("behind"),
+            "checkpoints behind the ledger": sum(task.behind for task in audit.tasks),
+            "changelogs that shrank": sum(task.shrunk for task in audit.tasks),
         }
         return "NOT WELL: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n)
-    guarantees = ", ".join(sorted({name for part in proven for name in part.guarantees}))
+    guarantees = ", ".join(sorted({part.guarantee for part in proven if part.guarantee}))
     since = time_text(min(part.since for part in proven if part.since is not None))
     return (
         f"well: {audit.total('batches')} batches of {len(proven)} partitions follow each other, with no gap and no "

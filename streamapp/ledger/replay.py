@@ -21,6 +21,7 @@ from aiokafka import TopicPartition
 from streamapp.engine.agent import BatchAgent
 from streamapp.engine.app import App
 from streamapp.engine.checkpoint import Checkpoint, Slice, Surroundings
+from streamapp.engine.foreach import ForeachBatch
 from streamapp.engine.key_by import is_mark
 from streamapp.engine.marker import LedgerEntry, Marker
 from streamapp.engine.provision import inspect
@@ -101,10 +102,15 @@ async def replay(app: App, batch: BatchId, agent: BatchAgent, state: State = "be
         state: the tables as the batch found them, or `empty`.
 
     Raises:
-        LedgerError: the agent does not read that topic, the ledger does not know the batch (and its
+        LedgerError: the agent is a `foreach_batch`, or does not read that topic, the ledger does not know the batch (and its
             state is asked for), or its records are gone.
         AgentRaised: the agent raised; the cause is what it raised.
     """
+    if isinstance(agent, ForeachBatch):
+        raise LedgerError(
+            f"{agent.name} is a foreach_batch: what it does, it does outside, and would do again. Look there for what it "
+            "has made of the batch; streamapp batches has the batch itself"
+        )
     whole = next(t for t in app.topologies() if agent in t.agents)
     if agent.topic.name != batch.topic:
         raise LedgerError(

@@ -193,6 +193,7 @@ class Reset:
         marker = Marker(
             incarnation=new_incarnation(),
             replaces=before.incarnation,
+            reset=True,
             tables={table: new_incarnation() for table in logs.values()},
             begins={table: begun[tp] for tp, table in logs.items() if begun[tp]},
             sequence=before.sequence + 1,

@@ -29,7 +29,7 @@ class PostgresSink:
             await rows.write(batch, lambda db: db.executemany("INSERT INTO …", [*batch.items()]))
 
     The table `streamapp_batches` holds the id, a row a partition. The first batch connects; each task
-    that writes has a connection, up to `connections`. Needs asyncpg: `pip install 'streamapp[postgres]'`.
+    that writes has a connection, up to `connections`. Needs asyncpg, which the extra `postgres` has.
 
     Arguments:
         dsn: where the database is, as libpq has it.
@@ -101,7 +101,7 @@ class PostgresSink:
             import asyncpg
         except ImportError as error:
             raise ConfigurationError(
-                "PostgresSink needs asyncpg: pip install 'streamapp[postgres]'"
+                "PostgresSink needs asyncpg: pip install asyncpg, or this package with the extra 'postgres'"
             ) from error
         pool = asyncpg.create_pool(**self._options)
         await pool

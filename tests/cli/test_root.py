@@ -104,7 +104,7 @@ def test_an_error_of_ours_is_a_message_and_exit_code_1():
 def test_a_missing_extra_is_named_and_breaks_nothing_else():
     result = run("bad")
     assert result.exit_code == 1
-    assert "pip install 'streamapp[badness]'" in result.output
+    assert "this package with the extra 'badness'" in result.output
     assert run("good").exit_code == 0
 
 

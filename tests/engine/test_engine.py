@@ -240,7 +240,7 @@ async def test_a_changelog_with_the_wrong_partition_count_is_refused_with_the_co
     await kafka.create_topic(f"{app.conf.id}-counts-changelog", partitions=2)
     with pytest.raises(
         TopicError,
-        match=r"counts-changelog has 2 partitions.*have 3.*streamapp migrate partitions count",
+        match=r"counts-changelog has 2 partitions.*have 3.*streamapp reset count",
     ):
         async with running(app):
             pass

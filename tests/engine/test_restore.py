@@ -93,7 +93,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def marker(sequence: int) -> tuple[bytes, bytes]:
-    return MARKER_KEY, encode(Marker(sequence=sequence))
+    return MARKER_KEY, encode(Marker(sequence=sequence, sources={"in": sequence}))
 
 
 def restoring(logs: Logs, store: Store, now: int = DAY, left: list[str] | None = None) -> Restore:
@@ -175,12 +175,15 @@ async def test_on_its_way_a_store_is_as_old_as_it_was_and_at_the_end_it_is_curre
 
 
 A, B = "first", "second"
+TABLES = {"counts": "one"}
 
 
 def written(store: Store, incarnation: str, position: int, sequence: int = 1) -> None:
     """Let a store hold a row, up to a position of its changelog."""
     progress = Progress(
-        marker=Marker(incarnation=incarnation, sequence=sequence),
+        marker=Marker(
+            incarnation=incarnation, sequence=sequence, tables=TABLES if incarnation else {}
+        ),
         positions={"counts": position},
         at=DAY,
     )
@@ -192,7 +195,7 @@ async def test_a_store_of_a_state_that_was_begun_anew_is_left(store: Store, sequ
     """However far the new changelog has come: nothing that the old one held is in the new state."""
     written(store, A, 2, sequence)
     logs = Logs({MARKS: 1, CHANGES: 3})
-    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=B, sequence=5))))
+    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=B, sequence=5, tables=TABLES))))
     logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"), (b"c", b"1"))
     restore = restoring(logs, store, left=(left := []))
     await restore.run()
@@ -211,7 +214,17 @@ async def test_a_store_of_a_version_that_knew_no_incarnations_is_gone_on_from(
 ) -> None:
     written(store, stored, 1)
     logs = Logs({MARKS: 1, CHANGES: 2})
-    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=last, sequence=1))))
+    logs.append(
+        MARKS,
+        (
+            MARKER_KEY,
+            encode(
+                Marker(
+                    incarnation=last, sequence=1, sources={"in": 1}, tables=TABLES if last else {}
+                )
+            ),
+        ),
+    )
     logs.append(CHANGES, (b"old", b"1"), (b"b", b"1"))
     restore = restoring(logs, store, left=(left := []))
     await restore.run()
@@ -234,10 +247,12 @@ async def test_a_table_that_was_not_declared_for_a_while_begins_with_its_changel
 ) -> None:
     """Of what the store has of it, a row may be deleted, and the delete compacted away since."""
     written(store, A, 1)
-    progress = Progress(marker=Marker(incarnation=A, sequence=1), positions={}, at=DAY)
+    progress = Progress(
+        marker=Marker(incarnation=A, sequence=1, tables=TABLES), positions={}, at=DAY
+    )
     store.write([TableWrites("counts2", [(b"other", b"1")])], encode(progress))
     logs = Logs({MARKS: 1, CHANGES: 2})
-    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=A, sequence=1))))
+    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=A, sequence=1, tables=TABLES))))
     logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"))
     await restoring(logs, store).run()
     assert store.get(b"counts\0old") is None
@@ -258,7 +273,10 @@ async def test_a_table_that_came_back_is_another_one_to_a_store_that_was_away(
     progress = Progress(marker=known, positions={"counts": 1}, at=DAY)
     store.write([TableWrites("counts", [(b"old", b"1")])], encode(progress))
     logs = Logs({MARKS: 1, CHANGES: 2})
-    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=A, sequence=2, tables=now))))
+    logs.append(
+        MARKS,
+        (MARKER_KEY, encode(Marker(incarnation=A, sequence=2, sources={"in": 1}, tables=now))),
+    )
     logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"))
     restore = restoring(logs, store, left=(left := []))
     await restore.run()
@@ -272,9 +290,29 @@ async def test_a_changelog_without_a_marker_is_refused(store: Store) -> None:
     """Whatever became of it, to begin the sources anew on that state would count twice."""
     logs = Logs({MARKS: 0, CHANGES: 2})
     logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"))
-    with pytest.raises(StoreError, match=r"has no checkpoint in .*: streamapp reset count"):
+    with pytest.raises(
+        StoreError, match=r"no checkpoint of the task count/0 .*: streamapp reset count"
+    ):
         await restoring(logs, store).run()
     assert not store.holds_data
+
+
+async def test_a_table_that_was_another_topologys_is_refused(store: Store) -> None:
+    """Its source would be read from its beginning, on top of what the other has made of it."""
+    logs = Logs({MARKS: 1, CHANGES: 2})
+    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=A, sequence=1, sources={"r": 7}))))
+    logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"))
+    with pytest.raises(StoreError, match="the table was another topology's before"):
+        await restoring(logs, store).run()
+    assert not store.holds_data
+
+
+async def test_a_table_that_comes_back_has_what_it_had(store: Store) -> None:
+    logs = Logs({MARKS: 1, CHANGES: 2})
+    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=A, sequence=1, sources={"in": 7}))))
+    logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"))
+    await restoring(logs, store).run()
+    assert store.get(b"counts\0a") == b"1"
 
 
 async def test_what_was_aborted_is_no_state_without_a_marker(store: Store) -> None:
@@ -290,7 +328,7 @@ async def test_after_a_reset_a_store_without_a_name_is_of_what_was_before(
 ) -> None:
     written(store, "", 1, sequence=500)
     logs = Logs({MARKS: 1, CHANGES: 2})
-    reset = Marker(incarnation=B, replaces=replaced, sequence=1)
+    reset = Marker(incarnation=B, replaces=replaced, reset=True, sequence=1, tables=TABLES)
     logs.append(MARKS, (MARKER_KEY, encode(reset)))
     logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"))
     restore = restoring(logs, store, left=(left := []))
@@ -305,7 +343,7 @@ async def test_a_changelog_without_its_front_is_refused(store: Store, position: 
         written(store, A, position)
     logs = Logs({MARKS: 1, CHANGES: 3})
     logs.begun[CHANGES] = 2
-    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=A, sequence=1))))
+    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=A, sequence=1, tables=TABLES))))
     logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"), (b"c", b"1"))
     restore = restoring(logs, store, left=(left := []))
     with pytest.raises(
@@ -320,7 +358,7 @@ async def test_a_store_that_holds_what_was_cut_is_gone_on_from(store: Store) -> 
     written(store, A, 2)
     logs = Logs({MARKS: 1, CHANGES: 3})
     logs.begun[CHANGES] = 2
-    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=A, sequence=1))))
+    logs.append(MARKS, (MARKER_KEY, encode(Marker(incarnation=A, sequence=1, tables=TABLES))))
     logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"), (b"c", b"1"))
     restore = restoring(logs, store)
     await restore.run()
@@ -332,7 +370,11 @@ async def test_what_a_reset_has_given_up_is_not_missed(store: Store) -> None:
     logs = Logs({MARKS: 1, CHANGES: 3})
     logs.begun[CHANGES] = 2
     logs.append(
-        MARKS, (MARKER_KEY, encode(Marker(incarnation=A, sequence=1, begins={"counts": 2})))
+        MARKS,
+        (
+            MARKER_KEY,
+            encode(Marker(incarnation=A, sequence=1, begins={"counts": 2}, tables=TABLES)),
+        ),
     )
     logs.append(CHANGES, (b"a", b"1"), (b"b", b"1"), (b"c", b"1"))
     restore = restoring(logs, store)

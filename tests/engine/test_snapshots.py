@@ -511,7 +511,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="nonsense"):
         SnapshotPlace("nonsense://bucket")
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'streamapp\[snapshots\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install fsspec"):
         SnapshotPlace("s3://bucket")
 
 

@@ -147,7 +147,8 @@ async def test_a_standby_whose_store_is_not_written_rests_and_goes_on(
 
 CHANGELOG = "standby-app-counts-changelog"
 CHECKPOINTS = "standby-app-count-checkpoint"
-MARKER = Marker(incarnation="first", sequence=1)
+TABLES = {"counts": "one"}
+MARKER = Marker(incarnation="first", sequence=1, tables=TABLES)
 
 
 async def write_changelog(
@@ -221,7 +222,9 @@ async def test_a_standby_does_not_take_a_changelog_without_its_front(
         await eventually(lambda: f"the front of {CHANGELOG} was cut, up to 2" in caplog.text)
         assert stores.positions() == {0: 0}
         # A reset has given up what was there.
-        again = Marker(incarnation="second", sequence=2, begins={"counts": 2})
+        again = Marker(
+            incarnation="second", reset=True, sequence=2, begins={"counts": 2}, tables=TABLES
+        )
         await write_changelog(pair, b"d", marker=again)
         await eventually(lambda: alone.lags == {0: {CHANGELOG: 0}})
         assert stores.opened(0).get(b"counts\0b") is None
@@ -236,7 +239,7 @@ async def test_a_standby_that_lacks_what_was_cut_begins_anew(
     await write_changelog(pair, b"a", b"b", policy="delete")
     async with following(pair) as (_, stores):
         await eventually(lambda: stores.positions() == {0: 2})
-    again = Marker(incarnation="first", sequence=2, begins={"counts": 3})
+    again = Marker(incarnation="first", sequence=2, begins={"counts": 3}, tables=TABLES)
     await write_changelog(pair, b"c", b"d", marker=again)
     await cut(pair, 3)
     async with following(pair) as (alone, stores):
@@ -286,6 +289,16 @@ async def test_a_table_that_has_come_back_is_another_one_to_a_standby(
         assert stores.opened(0).get(b"counts\0x") == b"1"
 
 
+async def test_after_a_reset_a_standby_without_a_store_follows(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    reset = Marker(incarnation="second", replaces="first", reset=True, sequence=2, tables=TABLES)
+    await write_changelog(pair, b"a", b"b", marker=reset)
+    async with following(pair) as (_, stores):
+        await eventually(lambda: stores.positions() == {0: 2})
+    assert "made anew" not in caplog.text
+
+
 async def test_a_standby_does_not_go_on_from_a_state_that_was_begun_anew(
     pair: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -298,7 +311,7 @@ async def test_a_standby_does_not_go_on_from_a_state_that_was_begun_anew(
     async with admin_client(pair.kafka.bootstrap) as admin:
         await admin.delete_topics([CHANGELOG, CHECKPOINTS])
     # The new one has outgrown the old one.
-    second = Marker(incarnation="second", sequence=1)
+    second = Marker(incarnation="second", sequence=1, tables=TABLES)
     await write_changelog(pair, *(b"x%d" % number for number in range(5)), marker=second)
     async with following(pair) as (_, stores):
         await eventually(lambda: stores.positions() == {0: 5})

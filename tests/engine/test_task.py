@@ -210,8 +210,12 @@ async def test_a_batch_that_is_rolled_back_leaves_no_trace(on_trial: Make) -> No
         # The keys of one window come in no particular order.
         assert sorted(found.outputs, key=repr) == sorted(expected.outputs, key=repr)
         assert _sorted(found.writes) == _sorted(expected.writes)
-        # Each has a name of its own.
-        named = msgspec.structs.replace(found.marker, incarnation=expected.marker.incarnation)
+        # Each has names of its own.
+        named = msgspec.structs.replace(
+            found.marker,
+            incarnation=expected.marker.incarnation,
+            tables=expected.marker.tables,
+        )
         assert named == expected.marker
 
 

@@ -182,7 +182,10 @@ async def test_a_gap_in_the_ledger_is_found_with_who_wrote_what(shop: Shop) -> N
     text = audit_text(found)
     assert f"gap in {shop.orders}:0: offsets 7 to 9 are in no batch" in text
     assert "after: checkpoint 3 of worker mallory, epoch 4" in text
-    assert text.splitlines()[-1] == "NOT WELL: 1 gaps"
+    assert (
+        text.splitlines()[-1]
+        == "NOT WELL: 1 gaps, 5 offsets behind the ledger, 1 checkpoints behind the ledger"
+    )
 
 
 async def test_an_overlap_in_the_ledger_is_found_with_who_wrote_what(shop: Shop) -> None:
@@ -227,6 +230,56 @@ async def test_offsets_that_are_committed_beyond_the_ledger_are_found(shop: Shop
     assert not found.well
     assert found.partitions[0].beyond == 3
     assert f"{shop.orders}:0 is committed 3 offsets further than 7" in audit_text(found)
+
+
+async def test_a_group_that_somebody_has_set_back_is_found(shop: Shop) -> None:
+    """As the engine, which refuses to go on from there."""
+    await shop.order(ORDERS)
+    await run_once(shop.app)
+    async with AIOKafkaConsumer(
+        bootstrap_servers=shop.kafka.bootstrap,
+        group_id=shop.topology.group,
+        enable_auto_commit=False,
+    ) as consumer:
+        consumer.assign([TopicPartition(shop.orders, 0)])
+        await consumer.commit({TopicPartition(shop.orders, 0): 2})
+    found = await audited(shop)
+    assert not found.well
+    text = audit_text(found)
+    assert f"behind in {shop.orders}:0: the ledger comes to 7" in text
+    assert text.splitlines()[-1] == "NOT WELL: 5 offsets behind the ledger"
+
+
+async def test_a_changelog_that_shrank_is_found(shop: Shop) -> None:
+    await shop.order(ORDERS)
+    await run_once(shop.app)
+    before = await last_entry(shop)
+    assert before.changelogs
+    for sequence, end in ((1, 90), (2, 1)):
+        entry = msgspec.structs.replace(
+            follows(before, 7, 7), sequence=before.sequence + sequence, changelogs={"spent": end}
+        )
+        await write(shop, shop.topology.ledger_topic, entry)
+    found = await audited(shop)
+    assert not found.well
+    text = audit_text(found)
+    assert "shrunk in add_up/0: the changelog of spent ended at 90, and ends at 1 later" in text
+    assert "1 changelogs that shrank" in text.splitlines()[-1]
+
+
+async def test_the_guarantee_in_force_is_the_last_one(shop: Shop) -> None:
+    await shop.order(ORDERS)
+    await run_once(shop.app)
+    await shop.order(ORDERS)
+    shop.guarantee = "at_least_once"
+    await run_once(shop.again())
+    found = await audited(shop)
+    part = found.partitions[0]
+    assert (part.guarantee, part.guarantees) == (
+        "at_least_once",
+        ("at_least_once", "exactly_once"),
+    )
+    assert audit_text(found).splitlines()[-1].endswith("(at_least_once)")
 
 
 async def test_state_beyond_the_ledger_is_found(shop: Shop) -> None:
@@ -339,6 +392,8 @@ async def test_the_command_exits_with_0_when_all_is_well_and_1_when_not(shop: Sh
         "gaps": 0,
         "overlaps": 0,
         "beyond": 0,
+        "behind": 0,
+        "guarantee": "exactly_once",
         "jumps": 0,
         "lost": 0,
         "resets": 0,
@@ -365,7 +420,7 @@ async def test_the_command_exits_with_0_when_all_is_well_and_1_when_not(shop: Sh
     await write(shop, shop.topology.ledger_topic, follows(before, 4, 9))
     done = shop.command("audit", "--topology", "add_up")
     assert done.returncode == 1
-    assert done.stdout.splitlines()[-1] == "NOT WELL: 1 overlaps"
+    assert done.stdout.splitlines()[-1].startswith("NOT WELL: 1 overlaps, 2 offsets behind")
 
 
 def test_the_command_exits_with_3_when_no_broker_answers() -> None:

@@ -12,7 +12,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from streamapp import App, Batches
+from streamapp import App, Batch, Batches
 from streamapp.broker import Broker
 from streamapp.ledger.batches import latest_batches
 from streamapp.ledger.errors import AgentRaised, LedgerError
@@ -189,6 +189,23 @@ async def test_a_batch_that_the_ledger_does_not_know_needs_empty_tables(shop: Sh
     assert found.notes == (
         "the ledger has nothing of this batch: only its records are those of then",
     )
+
+
+async def test_a_foreach_batch_is_not_run_again(shop: Shop) -> None:
+    """What it does it does outside: nothing of it could be held back."""
+    called: list[str] = []
+    app = shop.again()
+
+    @app.foreach_batch(app.topic(shop.orders, key_type=str, value_type=int))
+    async def keep(batch: Batch) -> None:
+        called.append(str(batch.id))
+
+    await shop.order([("ada", 5)])
+    await run_once(app)
+    [once] = called
+    with pytest.raises(LedgerError, match="keep is a foreach_batch: what it does, it does outside"):
+        await replay_batch(app, BatchId.parse(once), app.batch_agents["keep"])
+    assert called == [once]
 
 
 async def test_what_the_agent_raises_is_told(shop: Shop, tmp_path: Path) -> None:

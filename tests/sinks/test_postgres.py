@@ -175,5 +175,5 @@ async def test_without_asyncpg_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "asyncpg", None)
 
-    with pytest.raises(ConfigurationError, match=r"pip install 'streamapp\[postgres\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install asyncpg"):
         await sink.write(batch_of(0, 3), insert(1))
