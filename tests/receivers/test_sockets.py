@@ -209,4 +209,4 @@ async def test_killed_with_a_log_every_confirmed_line_is_published_once(
     found = await published(kafka, topic)
     assert len(found) == len(set(found))
     assert set(confirmed) <= set(found)
-    assert len(confirmed) >= 500
+    assert len(confirmed) >= 100, "nothing was confirmed: a fault came before each confirmation"
