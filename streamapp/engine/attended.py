@@ -38,6 +38,7 @@ class Attended(Generic[_Result]):
         name: of its thread.
         within: how long it may take to move, in seconds.
         discard: is called with a result that nobody takes; it may be called in either thread.
+        clock: seconds, of any origin.
     """
 
     def __init__(
@@ -46,13 +47,15 @@ class Attended(Generic[_Result]):
         name: str,
         within: float,
         discard: Callable[[_Result], None] = lambda result: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._work = work
         self._name = name
         self._within = within
         self._discard = discard
+        self._clock = clock
         self._abandoned = False
-        self._moved_at = time.monotonic()
+        self._moved_at = clock()
         self._thread: threading.Thread | None = None
 
     @property
@@ -71,12 +74,12 @@ class Attended(Generic[_Result]):
         self._thread = threading.Thread(
             target=self._in_thread, args=(loop, done), name=self._name, daemon=True
         )
-        self._moved_at = time.monotonic()
+        self._moved_at = self._clock()
         self._thread.start()
         try:
             while not done.done():
                 await asyncio.wait({done}, timeout=min(_LOOK, self._within / 4))
-                if not done.done() and time.monotonic() - self._moved_at > self._within:
+                if not done.done() and self._clock() - self._moved_at > self._within:
                     raise Stalled(f"nothing has moved for {self._within:.0f} s")
         except BaseException:
             self._abandoned = True
@@ -88,7 +91,7 @@ class Attended(Generic[_Result]):
     def _moved(self) -> None:
         if self._abandoned:
             raise Abandoned
-        self._moved_at = time.monotonic()
+        self._moved_at = self._clock()
 
     def _in_thread(self, loop: asyncio.AbstractEventLoop, done: asyncio.Future[_Result]) -> None:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from streamapp.engine import attended
 from streamapp.engine.attended import Abandoned, Attended, Stalled
 from tests.polling import eventually
 
@@ -25,14 +26,19 @@ async def test_it_returns_or_raises_what_the_work_does() -> None:
         await Attended(fail, "work", LONG).run()
 
 
-async def test_work_that_moves_is_waited_for_and_work_that_does_not_is_left() -> None:
-    steps, hold = threading.Semaphore(0), threading.Event()
+async def test_work_that_moves_is_waited_for_and_work_that_does_not_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attended, "_LOOK", 0.01)
+    steps, moves, hold = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
     ended: list[str] = []
+    now = 0.0
 
     def work(moved: Callable[[], None]) -> int:
         for _ in range(3):
             steps.acquire(timeout=60)
             moved()
+            moves.release()
         hold.wait(60)
         try:
             moved()
@@ -41,12 +47,14 @@ async def test_work_that_moves_is_waited_for_and_work_that_does_not_is_left() ->
             raise
         return 7
 
-    running = asyncio.create_task(Attended(work, "work", 0.5).run())
+    running = asyncio.create_task(Attended(work, "work", 60.0, clock=lambda: now).run())
     for _ in range(3):
-        await asyncio.sleep(0.25)
-        assert not running.done()
+        now += 59.0
         steps.release()
-    with pytest.raises(Stalled, match="nothing has moved"):
+        assert await asyncio.to_thread(moves.acquire, timeout=60)
+        assert not running.done()
+    now += 61.0
+    with pytest.raises(Stalled, match="nothing has moved for 60 s"):
         await running
     hold.set()
     await eventually(lambda: ended == ["abandoned"])

@@ -25,7 +25,7 @@ from tests.engine.test_engine import publish
 from tests.engine.test_recovery import counting, opened
 from tests.engine.workers import read_all
 from tests.kafka.server import KafkaCluster, KafkaServer
-from tests.polling import eventually
+from tests.polling import PATIENCE, eventually
 
 Trouble = Callable[[Faults], None]
 
@@ -120,14 +120,21 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]]:
 
 async def exactly(kafka: BrokerUnderTest, app: App, count: int) -> None:
     """Wait until as many outputs are there as words were sent; each count is there once."""
+    await exactly_these(kafka, app, [b"a %d" % number for number in range(1, count + 1)])
+
+
+async def exactly_these(
+    kafka: BrokerUnderTest, app: App, outputs: Sequence[bytes], within: float = PATIENCE
+) -> None:
+    """Wait until these outputs are there, in this order, and never more of them."""
 
     async def complete() -> bool:
         assert app.failure is None, app.failure
         found = [record.value for record in await read_all(kafka.bootstrap, kafka.topic("out"))]
-        assert len(found) <= count, f"{len(found)} outputs of {count} words"
-        return found == [b"a %d" % number for number in range(1, count + 1)]
+        assert len(found) <= len(outputs), f"{len(found)} outputs, {len(outputs)} are due"
+        return found == list(outputs)
 
-    await eventually(complete)
+    await eventually(complete, within=within)
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
@@ -343,13 +350,7 @@ async def test_a_broker_throttles_by_its_quotas(
         monkeypatch.setattr(AIOKafkaClient, "send", seen)
         app = counting(kafka, tmp_path / "state")
         async with running(app):
-
-            async def complete() -> bool:
-                found = [r.value for r in await read_all(kafka.bootstrap, kafka.topic("out"))]
-                return found == [word + b" 1" for word in words]
-
-            await eventually(complete, within=180)
-            assert app.failure is None
+            await exactly_these(kafka, app, [word + b" 1" for word in words], within=180)
     assert max(throttled) > 0, "the quotas were no limit"
     assert len(said()) <= MOST_LINES, said()
 
@@ -426,14 +427,7 @@ async def test_a_full_disk_under_the_store_is_waited_for(
         await publish(kafka, "in", words[2:])
         await eventually(lambda: any("the disk is full" in line for line in said()))
         filler.unlink()
-
-        async def complete() -> bool:
-            assert app.failure is None, app.failure
-            found = [r.value for r in await read_all(kafka.bootstrap, kafka.topic("out"))]
-            assert len(found) <= len(words)
-            return found == [word + b" 1" for word in words]
-
-        await eventually(complete)
+        await exactly_these(kafka, app, [word + b" 1" for word in words])
         runner = await opened(engine)
         assert [runner.task.tables["counts"][word.decode()] for word in words] == [1] * 40
     assert len(said()) <= MOST_LINES, said()

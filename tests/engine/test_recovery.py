@@ -24,6 +24,7 @@ from streamapp.errors import StoreError
 from streamapp.faults import inject
 from streamapp.ledger.reading import LedgerReader
 from streamapp.lifecycle import Beginning, Reset
+from streamapp.state.store import Store
 from tests.brokers import BrokerUnderTest, admin_client
 from tests.engine.running import make_app, run_once, running
 from tests.engine.test_engine import publish
@@ -208,7 +209,7 @@ async def test_a_restore_of_which_nothing_comes_is_begun_anew(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(readers, "WAIT_MOST", 0.2)
+    monkeypatch.setattr(readers, "WAIT_MOST", 1.0)
     kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "held-")
     await kafka.create_topic("in", partitions=1)
     await publish(kafka, "in", [b"a"])
@@ -240,7 +241,7 @@ async def test_a_fence_that_is_not_given_is_asked_for_anew(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """aiokafka would ask for as long as it is told to; the log would have nothing of it."""
-    monkeypatch.setattr(producer, "_OPEN_WITHIN", 0.5)
+    monkeypatch.setattr(producer, "_OPEN_WITHIN", 2.0)
     kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "fence-")
     await kafka.create_topic("in", partitions=1)
     embedded.faults.fail("InitProducerId", ErrorCode.concurrent_transactions, times=1_000_000)
@@ -269,6 +270,26 @@ async def test_a_changelog_that_was_made_anew_is_refused(
 
     with pytest.raises(StoreError, match="deleted and made anew, or truncated"):
         await run_once(counting(kafka, tmp_path))
+
+
+async def test_a_checkpoint_waits_beside_the_event_loop_for_a_store_that_is_stalled(
+    kafka: BrokerUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await kafka.create_topic("in", partitions=1)
+    app = counting(kafka, tmp_path)
+    async with running(app) as engine:
+        runner = await opened(engine)
+        looks = iter([True, True, True])
+        left: list[bool] = []
+
+        def stalled(store: Store) -> bool:
+            left.append(next(looks, False))
+            return left[-1]
+
+        monkeypatch.setattr(Store, "stalled", property(stalled))
+        await publish(kafka, "in", [b"a"])
+        await eventually(lambda: runner.checkpoints > 0)
+        assert left[:4] == [True, True, True, False]
 
 
 async def test_a_copy_of_a_state_whose_topics_were_made_anew_is_not_gone_on_from(

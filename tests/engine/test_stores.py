@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
 from streamapp import Batches
 from streamapp.engine.marker import Marker, Progress, encode
+from streamapp.engine.store_keeper import StoreKeeper
 from streamapp.engine.stores import TaskStores
-from streamapp.state.store import StoreMemory, TableWrites
+from streamapp.state.store import Store, StoreMemory, TableWrites
 from tests.engine.tasks import an_app
 
 #: Milliseconds since the epoch, and no store is ever older.
@@ -133,3 +136,59 @@ async def test_a_store_that_is_made_anew_is_empty_and_open(stores: TaskStores) -
     assert anew.progress is None
     assert stores.positions() == {0: 0}
     await stores.close_all()
+
+
+async def test_the_event_loop_neither_opens_nor_closes_a_store(
+    stores: TaskStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[str] = set()
+    opens, close = StoreKeeper.open, Store.close
+
+    def opening(keeper: StoreKeeper) -> Store:
+        threads.add(threading.current_thread().name)
+        return opens(keeper)
+
+    def closing(store: Store) -> None:
+        threads.add(threading.current_thread().name)
+        close(store)
+
+    monkeypatch.setattr(StoreKeeper, "open", opening)
+    monkeypatch.setattr(Store, "close", closing)
+    await write(stores, 0, left=5)
+    await stores.make_anew(0)
+    await stores.leave(0, "for a test")
+    stores.close(0)
+    await stores.close_all()
+    assert threads
+    assert threading.main_thread().name not in threads
+
+
+@pytest.mark.parametrize("wanted", [True, False], ids=["cancelled", "unused"])
+async def test_a_store_that_is_being_opened_is_nobody_elses_meanwhile(
+    stores: TaskStores, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    """Whoever waited for it may be cancelled, and it may be used no longer: the next one gets one that is open."""
+    begun, go_on = threading.Event(), threading.Event()
+    opens = StoreKeeper.open
+
+    def held(keeper: StoreKeeper) -> Store:
+        begun.set()
+        go_on.wait(60)
+        return opens(keeper)
+
+    monkeypatch.setattr(StoreKeeper, "open", held)
+    first = asyncio.create_task(stores.open(0))
+    assert await asyncio.to_thread(begun.wait, 60)
+    first.cancel()
+    await asyncio.wait({first})
+    if not wanted:
+        stores.close(0)
+    second = asyncio.create_task(stores.open(0))
+    await asyncio.sleep(0)
+    assert not second.done()
+    go_on.set()
+    store = await second
+    assert store is stores.opened(0)
+    assert store.progress is None  # it answers: it is open
+    await stores.close_all()
+    assert not stores.is_open(0)

@@ -72,6 +72,7 @@ async def test_a_store_that_was_elsewhere_follows(shop: Shop, tmp_path: Path) ->
     shop.state = tmp_path / "away"
     await ran(shop, [("ada", 2)])
     assert await spent(shop) == {b"ada": b"2"}
+    assert not list(shop.state.rglob("*.outdated-*")), "what a reset gave up is kept nowhere"
 
 
 @pytest.mark.parametrize(("place", "total"), [("latest", b"9"), ("earliest", b"15")])
