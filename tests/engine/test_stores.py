@@ -163,11 +163,10 @@ async def test_the_event_loop_neither_opens_nor_closes_a_store(
     assert threading.main_thread().name not in threads
 
 
-@pytest.mark.parametrize("wanted", [True, False], ids=["cancelled", "unused"])
-async def test_a_store_that_is_being_opened_is_nobody_elses_meanwhile(
-    stores: TaskStores, monkeypatch: pytest.MonkeyPatch, wanted: bool
-) -> None:
-    """Whoever waited for it may be cancelled, and it may be used no longer: the next one gets one that is open."""
+async def cancelled_while_opening(
+    stores: TaskStores, monkeypatch: pytest.MonkeyPatch
+) -> threading.Event:
+    """Cancel whoever waits for a store that is being opened; return what lets the opening go on."""
     begun, go_on = threading.Event(), threading.Event()
     opens = StoreKeeper.open
 
@@ -177,10 +176,19 @@ async def test_a_store_that_is_being_opened_is_nobody_elses_meanwhile(
         return opens(keeper)
 
     monkeypatch.setattr(StoreKeeper, "open", held)
-    first = asyncio.create_task(stores.open(0))
+    opening = asyncio.create_task(stores.open(0))
     assert await asyncio.to_thread(begun.wait, 60)
-    first.cancel()
-    await asyncio.wait({first})
+    opening.cancel()
+    await asyncio.wait({opening})
+    return go_on
+
+
+@pytest.mark.parametrize("wanted", [True, False], ids=["cancelled", "unused"])
+async def test_a_store_that_is_being_opened_is_nobody_elses_meanwhile(
+    stores: TaskStores, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    """Whoever waited for it may be cancelled, and it may be used no longer: the next one gets one that is open."""
+    go_on = await cancelled_while_opening(stores, monkeypatch)
     if not wanted:
         stores.close(0)
     second = asyncio.create_task(stores.open(0))
@@ -191,4 +199,15 @@ async def test_a_store_that_is_being_opened_is_nobody_elses_meanwhile(
     assert store is stores.opened(0)
     assert store.progress is None  # it answers: it is open
     await stores.close_all()
+    assert not stores.is_open(0)
+
+
+async def test_a_worker_that_stops_leaves_no_store_open_that_was_being_opened(
+    stores: TaskStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = await cancelled_while_opening(stores, monkeypatch)
+    closing = asyncio.create_task(stores.close_all())
+    await asyncio.sleep(0)
+    go_on.set()
+    await closing
     assert not stores.is_open(0)
