@@ -49,7 +49,8 @@ class Restore:
         agreed: called with the marker, or with `None` for none, before anything else is read; it raises
             when that is not to be believed.
         opening: is told how far it is.
-        renew: called with why the store cannot be gone on from, and the marker; it returns an empty one in its place.
+        renew: called with why the store cannot be gone on from, and the marker; it returns an empty one
+            in its place.
         snapshot: where the store is empty, called with the marker and the changelogs' spans; it
             returns a store that holds a part of them, in place of the empty one, or an empty one.
 

@@ -102,8 +102,8 @@ async def replay(app: App, batch: BatchId, agent: BatchAgent, state: State = "be
         state: the tables as the batch found them, or `empty`.
 
     Raises:
-        LedgerError: the agent is a `foreach_batch`, or does not read that topic, the ledger does not know the batch (and its
-            state is asked for), or its records are gone.
+        LedgerError: the agent is a `foreach_batch`, or does not read that topic; the ledger does not know
+            the batch (and its state is asked for), or its records are gone.
         AgentRaised: the agent raised; the cause is what it raised.
     """
     if isinstance(agent, ForeachBatch):
