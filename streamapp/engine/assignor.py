@@ -26,6 +26,8 @@ class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
 
     Arguments:
         member: says which tasks this worker has and follows, and how far its stores are.
+        known: partition counts, for topics of which this worker's client has no metadata at the
+            moment: a request for it has failed, and aiokafka asks again after five minutes only.
         replicas: standbys of each task, if this worker leads the group.
         acceptable_lag: as in `assign_tasks`.
     """
@@ -34,9 +36,14 @@ class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
     version = 0
 
     def __init__(
-        self, member: Callable[[], Member], replicas: int = 0, acceptable_lag: int = 0
+        self,
+        member: Callable[[], Member],
+        known: Mapping[str, int],
+        replicas: int = 0,
+        acceptable_lag: int = 0,
     ) -> None:
         self._member = member
+        self._known = known
         self._replicas = replicas
         self._acceptable_lag = acceptable_lag
         #: What was assigned to this member last, partitions aside.
@@ -52,7 +59,10 @@ class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
     def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, Any]:
         """Assign the tasks of the topics that the members subscribe to."""
         topics = sorted({topic for metadata in members.values() for topic in metadata.subscription})
-        partitions = {topic: cluster.partitions_for_topic(topic) or set() for topic in topics}
+        partitions = {
+            topic: cluster.partitions_for_topic(topic) or set(range(self._known.get(topic, 0)))
+            for topic in topics
+        }
         tasks = set().union(*partitions.values()) if partitions else set()
         shares = assign_tasks(
             tasks,

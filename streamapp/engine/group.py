@@ -142,7 +142,10 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             self._rejoin,
         )
         self._assignor = TaskAssignor(
-            self._member_now, settings.standby_replicas, settings.acceptable_lag
+            self._member_now,
+            surroundings.partitions,
+            settings.standby_replicas,
+            settings.acceptable_lag,
         )
         self.consumer: AIOKafkaConsumer | None = None
 

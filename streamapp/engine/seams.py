@@ -52,7 +52,8 @@ def check(consumer: AIOKafkaConsumer) -> None:
         StreamappError: the work has ended, and the consumer is good for nothing more.
     """
     coordinator: Any = consumer._coordinator
-    for work in (coordinator._coordination_task, consumer._fetcher._fetch_task):
+    client: Any = consumer._client
+    for work in (coordinator._coordination_task, consumer._fetcher._fetch_task, client._sync_task):
         if work.done() and not work.cancelled() and (error := work.exception()) is not None:
             cause = error.__cause__ or error
             raise StreamappError(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import msgspec
@@ -24,14 +27,18 @@ from tests.engine.workers import Cluster, Worker, partition_of
 from tests.kafka import KafkaCluster
 from tests.polling import eventually
 
-__all__ = ["SESSION", "Arena", "Holdings", "Load", "Stuck", "meddled"]
+__all__ = ["SESSION", "TASKS", "Arena", "Holdings", "Load", "Stuck", "meddled"]
 
 SESSION = 3.0
 """The workers' session timeout, in seconds."""
 
 PARTITIONS = 4
+TOPOLOGIES = ("count", "count_letters")
+TASKS = PARTITIONS * len(TOPOLOGIES)
 _STUCK = 120.0
 _READY = 90.0
+#: Checkpoints after which a task holds what it holds.
+_SETTLED = 10
 _BURST, _PACE = 10, 0.05
 _DELIVERY_MS = 300_000
 _OF_GROUPS = ("JoinGroup", "SyncGroup", "Heartbeat", "OffsetFetch", "FindCoordinator")
@@ -43,16 +50,22 @@ class Stuck(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What a process holds: resident bytes and open files."""
+    """What a process holds: resident bytes, connections and other open files."""
 
     resident: int
+    connections: int
     files: int
 
     @staticmethod
     def of(pid: int) -> Holdings:
         """Read them from /proc."""
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        return Holdings(pages * 4096, len(list(Path(f"/proc/{pid}/fd").iterdir())))
+        opened = []
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+                opened.append(str(descriptor.readlink()))
+        connections = sum(name.startswith("socket:") for name in opened)
+        return Holdings(pages * 4096, connections, len(opened) - connections)
 
 
 class Load:
@@ -156,8 +169,7 @@ class Arena:
             enable_auto_commit=False,
         )
         await self._progress.start()
-        for name in (*MORTAL, VETERAN):
-            self._start(name)
+        self._start(VETERAN)
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -170,6 +182,11 @@ class Arena:
         await asyncio.to_thread(self.brokers.destroy)
         for proxy in self.proxies:
             await proxy.close()
+
+    def fill(self) -> None:
+        """Give the veteran, who is alone at first, the company of the others."""
+        for name in MORTAL:
+            self._start(name)
 
     def _start(self, name: str) -> None:
         self._workers[name] = self._cluster.start(name=None if name == EXTRA else name)
@@ -214,9 +231,13 @@ class Arena:
         Raises:
             Stuck: one has not, for two minutes.
         """
-        ledger = f"{self.kafka.prefix}app-count-ledger"
-        partitions = [TopicPartition(ledger, partition) for partition in range(PARTITIONS)]
-        missing = set(self._workers)
+        await self._committed({(worker, "count"): 1 for worker in self._workers})
+
+    async def _committed(self, due: Mapping[tuple[str, ...], int]) -> None:
+        """Wait until these are so often among the checkpoints from now on: a worker and a topology, or a task too."""
+        due = Counter(due)
+        ledgers = {f"{self.kafka.prefix}app-{name}-ledger": name for name in TOPOLOGIES}
+        partitions = [TopicPartition(ledger, p) for ledger in ledgers for p in range(PARTITIONS)]
         deadline = time.monotonic() + _STUCK
         async with AIOKafkaConsumer(
             bootstrap_servers=self.kafka.bootstrap,
@@ -226,11 +247,17 @@ class Arena:
         ) as consumer:
             consumer.assign(partitions)
             await consumer.seek_to_end(*partitions)
-            while missing:
-                for records in (await consumer.getmany(timeout_ms=200)).values():
-                    missing -= {decode_entry(r.value, "an entry").worker for r in records}
-                if missing and time.monotonic() > deadline:
-                    raise Stuck(f"{missing} commit nothing any more\n{self.tails()}")
+            while +due:
+                for tp, records in (await consumer.getmany(timeout_ms=200)).items():
+                    for record in records:
+                        worker, topology = (
+                            decode_entry(record.value, "an entry").worker,
+                            ledgers[tp.topic],
+                        )
+                        due[worker, topology] -= 1
+                        due[worker, topology, str(tp.partition)] -= 1
+                if time.monotonic() > deadline:
+                    raise Stuck(f"{dict(+due)} are not committed\n{self.tails()}")
 
     async def committed_all(self) -> bool:
         """Whether the group has committed up to the end of every source partition."""
@@ -254,8 +281,11 @@ class Arena:
             f"--- {name}\n{worker.tail()[-3000:]}" for name, worker in self._workers.items()
         )
 
-    def veteran(self) -> Holdings:
-        """What the worker that lives through everything holds now."""
+    async def veteran(self) -> Holdings:
+        """What the worker that lives through everything holds while it is alone and has all tasks."""
+        assert self._workers.keys() == {VETERAN}
+        tasks = product([VETERAN], TOPOLOGIES, map(str, range(PARTITIONS)))
+        await self._committed(dict.fromkeys(tasks, _SETTLED))
         return Holdings.of(self._workers[VETERAN].pid)
 
     @property
@@ -376,9 +406,9 @@ class Arena:
         await eventually(lambda: all(worker.ready for worker in self._workers.values()))
         self.check_workers()
 
-    async def leave(self) -> None:
-        """SIGTERM every worker, and see that each ends well."""
-        workers, self._workers = self._workers, {}
+    async def leave(self, *stay: str) -> None:
+        """SIGTERM every worker but those who stay, and see that each ends well."""
+        workers = {name: self._workers.pop(name) for name in self._workers.keys() - set(stay)}
         for worker in workers.values():
             worker.signal(signal.SIGTERM)
         for name, worker in workers.items():

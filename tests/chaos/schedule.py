@@ -111,6 +111,7 @@ _LOST: Final = (
     "SyncGroup",
     "Heartbeat",
     "Fetch",
+    "Metadata",
 )
 
 

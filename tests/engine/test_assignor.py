@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiokafka.coordinator.protocol import (
@@ -25,8 +25,10 @@ class Cluster:
         return None if count is None else set(range(count))
 
 
-def member(stores: dict[int, int], active: Iterable[int] = ()) -> TaskAssignor:
-    return TaskAssignor(lambda: Member(stores, frozenset(active)), replicas=1)
+def member(
+    stores: dict[int, int], active: Iterable[int] = (), known: Mapping[str, int] | None = None
+) -> TaskAssignor:
+    return TaskAssignor(lambda: Member(stores, frozenset(active)), known or {}, replicas=1)
 
 
 def assigned(cluster: Cluster, **members: TaskAssignor) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def test_members_hear_which_tasks_to_follow_and_which_of_them_to_warm_up_for() -
 
 def test_what_a_member_was_told_it_says_again() -> None:
     warming = TaskAssignor(
-        lambda: Member({3: 1}, frozenset({1}), frozenset({3, 4}), frozenset({4}))
+        lambda: Member({3: 1}, frozenset({1}), frozenset({3, 4}), frozenset({4})), {}
     )
     told = warming.metadata(["left"]).user_data
     assert told == b'{"stores": {"3": 1}, "active": [1], "standby": [3, 4], "warming": [4]}'
@@ -76,6 +78,13 @@ def test_what_a_member_was_told_it_says_again() -> None:
 def test_a_topic_that_is_not_there_yet_has_nothing_to_assign() -> None:
     found = assigned(Cluster(left=1), a=member({}))
     assert found["a"] == {"left": [0], "right": []}
+
+
+def test_a_leader_whose_client_has_no_metadata_goes_by_what_it_knew_at_the_start() -> None:
+    leader = member({}, known={"left": 2, "right": 2})
+    assert assigned(Cluster(), a=leader)["a"] == {"left": [0, 1], "right": [0, 1]}
+    # What there is now goes first.
+    assert assigned(Cluster(left=3), a=leader)["a"] == {"left": [0, 1, 2], "right": [0, 1]}
 
 
 def test_a_member_that_says_nothing_readable_has_no_stores() -> None:

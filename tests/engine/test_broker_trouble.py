@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient
 from kio.schema.errors import ErrorCode
 
@@ -195,6 +196,28 @@ async def test_a_worker_opens_through_what_passes(
         await exactly(kafka, app, 40)
         assert not embedded.faults.active
     assert len(said()) <= MOST_LINES, said()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_tasks_are_assigned_though_the_leader_gets_no_metadata(
+    embedded: Broker, tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiokafka has none of the topics from its first request, and after a lost one asks minutes later."""
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "trouble-")
+    app = counting(kafka, tmp_path, worker_name="ada")
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a"] * 20)
+    member = f"{app.topologies()[0].group}-ada"
+    subscribe = AIOKafkaConsumer.subscribe
+
+    def lost(consumer: AIOKafkaConsumer, *arguments: Any, **options: Any) -> None:
+        embedded.faults.drop("Metadata", times=times, client=member)
+        subscribe(consumer, *arguments, **options)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "subscribe", lost)
+    async with running(app):
+        await exactly(kafka, app, 20)
+        assert not embedded.faults.active
 
 
 async def test_the_worker_waits_for_a_broker_that_is_gone_and_says_so_once(
