@@ -54,6 +54,7 @@ class Marker(msgspec.Struct, kw_only=True):
         windows: `[size, step]` of each windowed table, in milliseconds: panes of another shape mean
             something else.
         changelogs: where each changelog ended after the checkpoint *before* this one.
+        changes: how many records this checkpoint itself has written to each changelog.
         begins: where changelogs began whose front was cut, when a reset gave up what was in it.
         resetting: the task is being reset: its state is half of one, and no worker opens it.
     """
@@ -71,8 +72,13 @@ class Marker(msgspec.Struct, kw_only=True):
     closed: dict[str, int] = {}
     windows: dict[str, tuple[int, int]] = {}
     changelogs: dict[str, int] = {}
+    changes: dict[str, int] = {}
     begins: dict[str, int] = {}
     resetting: bool = False
+
+    def least_end(self, table: str) -> int:
+        """Return the offset that a changelog has reached with this checkpoint, if it is still the same one."""
+        return self.changelogs.get(table, 0) + self.changes.get(table, 0)
 
 
 def new_incarnation() -> str:

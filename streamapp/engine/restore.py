@@ -211,7 +211,7 @@ class Restore:
     ) -> None:
         """Refuse a changelog that has lost its end, or what the store lacks of its front."""
         where = f"{self._topology.changelog(table)}[{self._partition}]"
-        known = max(position or 0, marker.changelogs.get(table, 0))
+        known = max(position or 0, marker.least_end(table))
         if known > span.end:
             raise StoreError(
                 f"the changelog {where} ends at {span.end}, the task {self._name} has seen {known}: it was deleted "

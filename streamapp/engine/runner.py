@@ -343,6 +343,7 @@ class TaskRunner:
         while not self._stopping.is_set():
             slices = await self._gather()
             if slices is None:
+                await self._note(self.task)
                 continue
             self._busy = True
             try:
@@ -350,6 +351,20 @@ class TaskRunner:
             finally:
                 self._busy = False
             self._group.wake()
+
+    async def _note(self, task: Task) -> None:
+        """Let the store of a task that has nothing to do know once in a while that it is up to date.
+
+        It would be too old one day, for whoever opens it next. Only the group knows that it is not.
+        """
+        now = self._group.surroundings.clock()
+        if not self.quiet or now - task.noted_at < self._group.stores.noted_every:
+            return
+        if await self._group.membership.confirmed(self.epoch):
+            await wait_for_room(task.store)
+            task.note(now)
+        else:
+            task.noted_at = now  # another time
 
     async def _gather(self) -> list[Slice] | None:
         """Wait for a batch: `None` when there is none yet, an empty list when event time alone is due."""

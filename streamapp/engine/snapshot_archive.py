@@ -54,7 +54,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         incarnation, tables: of that state, as the marker has them.
         sequence: the checkpoint that it was taken after.
         positions: the next offset of each table's changelog that it does not hold.
-        at: when that checkpoint was written, in milliseconds.
+        at: when that checkpoint was known to be the last one, in milliseconds.
         taken: when the snapshot was taken, in milliseconds.
     """
 
@@ -109,7 +109,7 @@ class SnapshotArchive:
         self._digests: dict[tuple[int, int, int], str] = {}
 
     def manifests(self) -> list[Manifest]:
-        """Return the snapshots that are there, the youngest first; damaged ones are passed over."""
+        """Return the snapshots that are there, the furthest first; damaged ones are passed over."""
         found = []
         for name in self._names():
             if not name.endswith(".json"):
@@ -118,7 +118,7 @@ class SnapshotArchive:
                 found.append(self._manifest(name))
             except (StoreError, FileNotFoundError) as error:
                 log.warning("passing over the snapshot %s/%s: %s", self.directory, name, error)
-        return sorted(found, key=lambda manifest: manifest.taken, reverse=True)
+        return sorted(found, key=lambda each: (each.sequence, each.taken), reverse=True)
 
     def _manifest(self, name: str) -> Manifest:
         raw = self._filesystem.cat_file(f"{self.directory}/{name}")
@@ -126,16 +126,19 @@ class SnapshotArchive:
             raise StoreError("its manifest is not what was written")
         return msgspec.json.decode(raw, type=Manifest)
 
-    def upload(self, store: Path, about: Manifest, moved: Callable[[], None]) -> int:
-        """Copy a store that nobody writes, and keep the youngest snapshots; return the bytes sent.
+    def upload(
+        self, store: Path, about: Manifest, moved: Callable[[], None], since: int = -1
+    ) -> int:
+        """Copy a store that nobody writes, and keep the furthest snapshots; return the bytes sent.
 
-        There is nothing to do for a checkpoint that has its snapshot.
+        There is nothing to do for a checkpoint that has its snapshot, a young one.
 
         Arguments:
             moved: called between two files; what it raises ends this.
+            since: when that checkpoint was still the last one, at least, in milliseconds.
         """
         earlier = self.manifests()
-        if any(_of_the_same(each, about) for each in earlier):
+        if any(_of_the_same(each, about) and each.at > since for each in earlier):
             return 0
         self._filesystem.makedirs(f"{self.directory}/files", exist_ok=True)
         # What no manifest names may be half a file, or be removed as rubbish before this one does; what
@@ -163,12 +166,19 @@ class SnapshotArchive:
         fault_point("snapshot.before-manifest")
         self._filesystem.pipe_file(f"{self.directory}/{_name_of(raw)}", raw)
         fault_point("snapshot.after-manifest")
-        self._clean(manifest.taken)
+        self._clean(manifest)
         return sent
 
-    def _clean(self, now: int) -> None:
-        """Remove all but the youngest snapshots, and then what none of them names."""
-        kept = self.manifests()[:_KEPT]
+    def _clean(self, latest: Manifest) -> None:
+        """Remove all but the furthest snapshots, and then what none of them names.
+
+        The latest stays whatever the others say: clocks differ, and a state that was begun anew may
+        count its checkpoints from one again.
+        """
+        now = latest.taken
+        others = [manifest for manifest in self.manifests() if manifest != latest]
+        others.sort(key=lambda each: each.incarnation != latest.incarnation)
+        kept = [latest, *others][:_KEPT]
         names = {_name_of(msgspec.json.encode(manifest)) for manifest in kept}
         for name in self._names():
             if name.endswith(".json") and name not in names:

@@ -63,8 +63,8 @@ class Snapshots:
         self._archives: dict[int, SnapshotArchive] = {}
         #: An upload that nobody waits for any more; it may be going on.
         self._hanging: Attended[int] | None = None
-        #: The checkpoint of each task's last snapshot from here.
-        self._taken: dict[int, tuple[str, int]] = {}
+        #: The checkpoint of each task's last snapshot from here, and when it was known to be the last.
+        self._taken: dict[int, tuple[tuple[str, int], int]] = {}
 
     def archive(self, partition: int) -> SnapshotArchive:
         """Return where a task's snapshots are."""
@@ -104,7 +104,10 @@ class Snapshots:
         if progress is None:
             return False
         checkpoint = progress.marker.incarnation, progress.marker.sequence
-        if checkpoint == self._taken.get(partition):
+        # One of the same checkpoint does for as long as it is not half way to being too old.
+        since = progress.at - self._stores.tombstones_kept // 2
+        taken, at = self._taken.get(partition, (None, 0))
+        if checkpoint == taken and at > since:
             return False
         about = Manifest(
             owner=self._stores.owner(partition),
@@ -121,7 +124,7 @@ class Snapshots:
         archive = self.archive(partition)
 
         uploading = Attended(
-            lambda moved: archive.upload(copy, about, moved),
+            lambda moved: archive.upload(copy, about, moved, since),
             f"snapshot of {partition}",
             UPLOAD_WITHIN,
         )
@@ -133,7 +136,7 @@ class Snapshots:
         finally:
             # Whoever still reads it finds files gone, and fails.
             await self._stores.discard(copy)
-        self._taken[partition] = checkpoint
+        self._taken[partition] = checkpoint, about.at
         log.info(
             "%s/%d has a snapshot after checkpoint %d, %.1f MB of it new",
             self._topology.name,
@@ -176,7 +179,7 @@ class Snapshots:
                 "%s: its snapshots cannot be read, the changelog is restored: %s", name, error
             )
             return self._stores.opened(partition)
-        for manifest in sorted(manifests, key=lambda each: each.sequence, reverse=True):
+        for manifest in manifests:
             try:
                 self._check(partition, manifest, marker, spans)
                 directory = await self._download(partition, archive, manifest)

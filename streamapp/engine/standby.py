@@ -53,8 +53,6 @@ _FETCH_BYTES = 8 << 20
 _REST = 60.0
 #: How long to wait for a transaction to end before a task's last marker is read, in seconds.
 _LOOK_MOST = 5.0
-#: How often a store that has nothing to write is told that it is up to date, in milliseconds.
-_NOTE_EVERY = 3600 * 1000
 #: For how long an answer of the broker says that it is there, in milliseconds.
 _FRESH = 5_000
 
@@ -489,7 +487,7 @@ class Standby:
         assert followed.replay is not None
         if current:
             followed.replay.current_at = now
-            if now - followed.noted_at > min(_NOTE_EVERY, self._stores.tombstones_kept // 2):
+            if now - followed.noted_at > self._stores.noted_every:
                 followed.replay.finish(followed.marker)
                 followed.noted_at = now
 

@@ -39,6 +39,7 @@ _Result = TypeVar("_Result")
 
 #: How many stores are opened, closed or moved at a time.
 _THREADS = 4
+_NOTED_EVERY = 3600 * 1000
 #: What `TaskStores.beside` makes.
 _BESIDE = re.compile(r"\d+\.[a-z]+\.[0-9a-f]{32}")
 
@@ -63,6 +64,9 @@ class TaskStores:
         clock: Callable[[], int] = lambda: round(time.time() * 1000),
     ) -> None:
         self.tombstones_kept = tombstones_kept
+        #: How often a store that gets nothing to write is to be told that it is up to date, in
+        #: milliseconds; one that was not is too old some day.
+        self.noted_every = min(_NOTED_EVERY, tombstones_kept // 4)
         self._clock = clock
         self._keepers: dict[int, StoreKeeper] = {}
         self._topology = topology

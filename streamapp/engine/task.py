@@ -64,6 +64,8 @@ class Task:
         self._sources = {source.name: source for source in topology.sources}
         self.marker = Marker()
         self.positions: dict[str, int] = {}
+        #: When its store was last known to hold all that there was, in milliseconds.
+        self.noted_at = 0
         self.watermarks = self._new_watermarks()
         #: What downstream was told by the last checkpoint that told it anything, and by this one.
         self._announced: UpstreamMark | None = None
@@ -135,6 +137,7 @@ class Task:
         )
         self.marker = marker
         self.positions = dict(positions)
+        self.noted_at = self._world.clock()
         self.watermarks.restore(marker.marks, marker.idle, marker.watermark)
         for table, state in self._live.windowed:
             state.restored(marker.closed.get(table.name))
@@ -160,10 +163,19 @@ class Task:
             return None
         return None if self._settings.guarantee is Guarantee.AT_MOST_ONCE else intent
 
-    @property
-    def progress(self) -> Progress:
-        """What the store is to know of itself at the last committed checkpoint."""
-        return Progress(marker=self.marker, positions=self.positions, at=self._world.clock())
+    def note(self, at: int, writes: Iterable[TableWrites] = ()) -> None:
+        """Let the store have what a checkpoint wrote, and know that it holds all that there was by then.
+
+        Arguments:
+            at: in milliseconds.
+            writes: nothing, for a task that has had nothing to do for long.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        progress = Progress(marker=self.marker, positions=self.positions, at=at)
+        self.store.write(writes, msgspec.json.encode(progress))
+        self.noted_at = at
 
     # ------------------------------------------------------------------ a batch
 
@@ -209,7 +221,7 @@ class Task:
         self._announce(now)
         writes = [writes for state in self.tables.values() if not (writes := state.changes()).empty]
         self._check_sizes(writes)
-        marker = self._next_marker(slices)
+        marker = self._next_marker(slices, writes)
         outputs = self._live.outbox.take()
         entry = LedgerEntry(
             topology=self.topology.name,
@@ -223,7 +235,7 @@ class Task:
             jumps=[jump for part in slices for jump in part.jumps(self.partition)],
             changelogs=marker.changelogs,
             outputs=len(outputs),
-            changes=sum(len(w.puts) + len(w.deletes) for w in writes),
+            changes=sum(marker.changes.values()),
             late=late,
             dead_letters=self._dead_letters,
             watermark=watermark,
@@ -434,7 +446,7 @@ class Task:
                 if len(key) + len(value) > limit - 128:
                     Outbox({}, limit).put(Outgoing(topic, key, value))
 
-    def _next_marker(self, slices: Sequence[Slice]) -> Marker:
+    def _next_marker(self, slices: Sequence[Slice], writes: Iterable[TableWrites]) -> Marker:
         before = self.marker
         return msgspec.structs.replace(
             before,
@@ -452,6 +464,7 @@ class Task:
                 table.name: (table.spec.size, table.spec.step) for table, _ in self._live.windowed
             },
             changelogs=dict(self.positions),
+            changes={table.table: len(table.puts) + len(table.deletes) for table in writes},
         )
 
     def skipping(self, slices: Sequence[Slice]) -> Checkpoint:
@@ -473,6 +486,7 @@ class Task:
             sequence=self.marker.sequence + 1,
             sources={**self.marker.sources, **{part.topic: part.until_offset for part in slices}},
             changelogs=dict(self.positions),
+            changes={},
         )
         entry = LedgerEntry(
             kind="offsets",
@@ -498,7 +512,7 @@ class Task:
         """
         self.marker = checkpoint.marker
         self.positions.update(ends)
-        self.store.write(checkpoint.writes, msgspec.json.encode(self.progress))
+        self.note(self._world.clock(), checkpoint.writes)
         self._live.commit()
         if self._announcing is not None:
             self._announced, self._announcing = self._announcing, None

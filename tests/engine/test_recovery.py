@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from streamapp.engine import producer, readers
 from streamapp.engine.agreement import OffsetsDisagree
 from streamapp.engine.engine import Engine
 from streamapp.engine.fetching import WholeBatches
+from streamapp.engine.provision import TOMBSTONES_KEPT
 from streamapp.engine.readers import Reader
 from streamapp.errors import StoreError
 from streamapp.faults import inject
@@ -54,6 +57,17 @@ def counting(kafka: BrokerUnderTest, state: Path, **options: Any) -> App:
 
 async def table_of(kafka: BrokerUnderTest, app: App) -> dict[bytes, bytes]:
     return await read_table(kafka.bootstrap, f"{app.conf.id}-counts-changelog")
+
+
+async def delete(kafka: BrokerUnderTest, *topics: str) -> None:
+    """Delete topics, and wait until they are gone."""
+    async with admin_client(kafka.bootstrap) as admin:
+        await admin.delete_topics([*topics])
+
+        async def gone() -> bool:
+            return not {*topics} & {*await admin.list_topics()}
+
+        await eventually(gone)
 
 
 def end_fetching(consumer: Any) -> None:
@@ -260,16 +274,69 @@ async def test_a_changelog_that_was_made_anew_is_refused(
     app = counting(kafka, tmp_path)
     await run_once(app)
     changelog = f"{app.conf.id}-counts-changelog"
-    async with admin_client(kafka.bootstrap) as admin:
-        await admin.delete_topics([changelog])
-
-        async def gone() -> bool:
-            return changelog not in await admin.list_topics()
-
-        await eventually(gone)
-
+    await delete(kafka, changelog)
     with pytest.raises(StoreError, match="deleted and made anew, or truncated"):
         await run_once(counting(kafka, tmp_path))
+
+
+async def test_a_task_that_has_nothing_to_do_keeps_its_store_young(
+    embedded: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker was not away; but whether it has missed something, the group alone knows."""
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "quiet-")
+    async with running(counting(kafka, tmp_path)) as engine:
+        runner = await opened(engine)
+        await publish(kafka, "in", [b"a"])
+        await eventually(lambda: runner.checkpoints > 0 and runner.quiet)
+        [group] = engine.groups
+
+        def young(by: float) -> bool:
+            progress = group.stores.progress(0)
+            assert progress is not None
+            return progress.at > time.time() * 1000 + by * TOMBSTONES_KEPT
+
+        asked: list[int] = []
+
+        async def unknown(epoch: int) -> bool:
+            asked.append(epoch)
+            return False
+
+        def later(share: float) -> None:
+            clock = group.surroundings.clock
+            ahead = replace(
+                group.surroundings, clock=lambda: clock() + round(share * TOMBSTONES_KEPT)
+            )
+            monkeypatch.setattr(group, "surroundings", ahead)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(group.membership, "confirmed", unknown)
+            later(0.4)
+            await eventually(lambda: asked)
+        assert not young(0)
+        later(0.4)
+        await eventually(lambda: young(0.7))
+
+
+@pytest.mark.parametrize("checkpoints", [1, 2])
+async def test_a_changelog_that_lost_what_the_last_checkpoint_wrote_is_refused(
+    kafka: BrokerUnderTest, tmp_path: Path, checkpoints: int
+) -> None:
+    """Without a store on this host: all that is known of the changelog is in the marker."""
+    await kafka.create_topic("in", partitions=1)
+    app = counting(kafka, tmp_path / "1")
+    for _ in range(checkpoints):
+        await publish(kafka, "in", [b"a", b"b", b"a"])
+        await run_once(counting(kafka, tmp_path / "1"))
+    changelog = f"{app.conf.id}-counts-changelog"
+    kept = [record.value for record in await read_all(kafka.bootstrap, changelog)][:-2]
+    await delete(kafka, changelog)
+    await kafka.create_topic("app-counts-changelog", partitions=1, **{"cleanup.policy": "compact"})
+    # As many offsets as the checkpoint before the last one has left.
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+        for value in [*kept, *kept[:1]]:
+            await producer.send_and_wait(changelog, value, key=b"a")
+    with pytest.raises(StoreError, match="deleted and made anew, or truncated"):
+        await run_once(counting(kafka, tmp_path / "2"))
 
 
 async def test_a_checkpoint_waits_beside_the_event_loop_for_a_store_that_is_stalled(
@@ -300,14 +367,7 @@ async def test_a_copy_of_a_state_whose_topics_were_made_anew_is_not_gone_on_from
     await publish(kafka, "in", [b"a", b"gone"])
     app = counting(kafka, tmp_path / "1")
     await run_once(app)
-    async with admin_client(kafka.bootstrap) as admin:
-        topics = [f"{app.conf.id}-{name}" for name in ("counts-changelog", "count-checkpoint")]
-        await admin.delete_topics(topics)
-
-        async def gone() -> bool:
-            return not {*topics} & {*await admin.list_topics()}
-
-        await eventually(gone)
+    await delete(kafka, f"{app.conf.id}-counts-changelog", f"{app.conf.id}-count-checkpoint")
     with pytest.raises(OffsetsDisagree, match="has no checkpoint"):
         await run_once(counting(kafka, tmp_path / "2"))
     async with LedgerReader(app.kafka_options()) as reader:

@@ -212,6 +212,25 @@ def test_files_that_are_there_already_are_not_sent_again(url: str, tmp_path: Pat
     }
 
 
+def test_a_snapshot_is_not_removed_for_one_that_a_faster_clock_has_taken(
+    url: str, tmp_path: Path
+) -> None:
+    archive = SnapshotPlace(url).archive("task")
+    now = round(time.time() * 1000)
+    for sequence, taken in ((7, now + HOUR), (8, now + HOUR), (9, now)):
+        archive.upload(written(tmp_path / "store"), about(sequence, taken), lambda: None)
+    assert [manifest.sequence for manifest in archive.manifests()] == [9, 8]
+
+    # A state that was begun anew, and its topics with it, counts from one again.
+    anew = msgspec.structs.replace(about(1, now), incarnation="another")
+    archive.upload(written(tmp_path / "store"), anew, lambda: None)
+    assert [manifest.sequence for manifest in archive.manifests()] == [9, 1]
+    archive.upload(
+        written(tmp_path / "store"), msgspec.structs.replace(anew, sequence=2), lambda: None
+    )
+    assert [manifest.sequence for manifest in archive.manifests()] == [2, 1]
+
+
 def test_the_last_two_are_kept_and_what_they_do_not_name_goes_after_an_hour(
     url: str, tmp_path: Path
 ) -> None:
@@ -438,6 +457,21 @@ async def test_a_snapshot_that_lacks_what_was_cut_is_not_used(
     await host.snapshot(1)
     assert await other.fetched(spans={"t": Span(2, 1_000)}) is None
     assert "holds the changelog of t up to 1, and that begins at 2 by now" in caplog.text
+
+
+async def test_a_task_that_has_nothing_to_do_has_a_young_snapshot_all_the_same(
+    host: Host, other: Host
+) -> None:
+    await host.snapshot(1)
+    for _ in range(2):
+        host.now += KEPT // 3
+        await host.checkpoint(1)  # as a task notes that it is up to date
+        taken = await host.snapshots.take(0)
+    assert taken
+    host.now += 1
+    assert not await host.snapshots.take(0)
+    other.now = host.now + KEPT // 2
+    assert await other.fetched() == 1
 
 
 async def test_a_snapshot_that_may_have_missed_deletes_is_not_used(
