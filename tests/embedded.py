@@ -7,6 +7,7 @@ closes: it goes away with the tests, however they end.
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,11 @@ class EmbeddedProcess:
             self._process.kill()
             self._process.communicate()
             self._process = None
+
+    def freeze(self) -> None:
+        """Stop as a host does that hangs: connections stay, and nothing is read from them."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
 
     def __enter__(self) -> EmbeddedProcess:
         self.start()

@@ -15,6 +15,7 @@ from faust.app.base import SCAN_AGENT, SCAN_IGNORE
 from faust.app.base import BootStrategy as FaustBootStrategy
 from mode.types import ServiceT
 
+from streamapp.clients import COMMON
 from streamapp.engine.agent import AgentFunction, BatchAgent, named_in
 from streamapp.engine.engine import Engine
 from streamapp.engine.error_policy import ErrorPolicy, OnError
@@ -326,9 +327,10 @@ class App(faust.App):
     def kafka_options(self) -> dict[str, Any]:
         """Return what every aiokafka client of the engine is given: addresses and credentials."""
         options: dict[str, Any] = {
+            **COMMON,
             "bootstrap_servers": ",".join(
                 f"{url.host}:{url.port or 9092}" for url in self.conf.broker
-            )
+            ),
         }
         credentials: Any = self.conf.broker_credentials
         if credentials is not None:

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from mode import Service
 
-from streamapp.engine import heap
+from streamapp.engine import heap, seams
 from streamapp.engine.checkpoint import Surroundings
 from streamapp.engine.group import Group
 from streamapp.engine.identity import Identity
@@ -175,7 +175,7 @@ class Engine(Service):
             enable_auto_commit=False,
             auto_offset_reset="earliest",
         )
-        await consumer.start()
+        await seams.start(consumer, lambda error: _ONCE_POLL)
         try:
             before: tuple[Any, ...] | None = None
             while True:

@@ -12,6 +12,7 @@ and its `ConsumerRecord`s pass through.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -23,6 +24,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 __all__ = ["WholeBatches"]
 
 log = logging.getLogger(__name__)
+
+#: After how many seconds a partition is asked for again that was refused.
+_PAUSE = 0.1
 
 
 class _Records(list[Any]):
@@ -82,6 +86,15 @@ class _Fetched:
         return batch if batch.is_control_batch else _Batch(batch, self._from_offset)
 
 
+def _answered(assignment: Any, request: Any) -> list[Any]:
+    """Return when each partition of a request was answered last: another object each time."""
+    return [
+        assignment.state_value(TopicPartition(topic, partition)).timestamp
+        for topic, partitions in request.topics
+        for partition, *_ in partitions
+    ]
+
+
 def _as_it_is(topic_partition: Any, record: Any) -> Any:
     del topic_partition
     return record
@@ -121,6 +134,7 @@ class WholeBatches:
             self._fetcher._proc_fetch_request = self._fetch_whole
 
     async def _fetch_whole(self, assignment: Any, node_id: Any, request: Any) -> Any:
+        before = _answered(assignment, request)
         # From the original's last step to the end of this one nothing else runs.
         has_news = await self._fetch(assignment, node_id, request)
         try:
@@ -131,7 +145,19 @@ class WholeBatches:
         except AttributeError as error:
             self._fetcher._proc_fetch_request = self._fetch
             self._give_up(error)
+        if assignment.active:
+            await self._pace(before, _answered(assignment, request), has_news)
         return has_news
+
+    async def _pace(self, before: Sequence[Any], after: Sequence[Any], has_news: bool) -> None:
+        """Ask where partitions are that were refused, and not at once again.
+
+        aiokafka does neither for errors that it does not expect, such as a leader's whose disk has failed.
+        """
+        if any(now is then for now, then in zip(after, before, strict=True)):
+            self._consumer._client.force_metadata_update()
+            if not has_news:
+                await asyncio.sleep(_PAUSE)
 
     @staticmethod
     def _give_up(error: AttributeError) -> None:

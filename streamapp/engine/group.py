@@ -178,7 +178,9 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         )
         await asyncio.to_thread(self.stores.survey)
         self.membership.joins(self.consumer)
-        await self.consumer.start()
+        await seams.start(self.consumer, self._troubles.failed)
+        self._troubles.passed()
+        seams.tell_refused_offsets(self.consumer)
         whole_batches = WholeBatches(self.consumer)
         self.consumer.subscribe([source.name for source in self.topology.sources], listener=self)
         self._loop_task = asyncio.get_running_loop().create_task(

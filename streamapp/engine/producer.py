@@ -16,33 +16,20 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerClosed
 from aiokafka.partitioner import DefaultPartitioner
 
+from streamapp.clients import discard, transaction_error
 from streamapp.engine import seams
 from streamapp.engine.outbox import Outgoing, no_partition
 from streamapp.engine.settings import EngineSettings
 from streamapp.errors import RecordError, StoreError, TaskClosed, TransactionTimedOut
 from streamapp.faults import fault_point
 
-__all__ = ["OutputProducer", "TaskProducer", "discard"]
+__all__ = ["OutputProducer", "TaskProducer"]
 
 _partition_of = DefaultPartitioner()
 #: How large a record batch may grow, in bytes, where the topic does not take less.
 _BATCH_BYTES = 900_000
 #: How long a producer may take to start, in seconds.
 _OPEN_WITHIN = 60.0
-
-
-async def discard(producer: AIOKafkaProducer) -> None:
-    """Drop a producer without a flush, an abort or a wait for anything that is in flight.
-
-    aiokafka's own `stop` hangs with a commit in flight and flushes what must not be sent.
-    """
-    producer._closed = True
-    seams.transaction_error(producer)  # it was told, or is of no interest
-    while sending := seams.sending(producer):
-        for task in sending:
-            task.cancel()
-        await asyncio.wait(sending, timeout=0.1)
-    await producer.client.close()
 
 
 class _Batches:
@@ -241,7 +228,7 @@ class TaskProducer:
             if not isinstance(error, Exception) or isinstance(error, (RecordError, StoreError)):
                 raise
             # What follows a refusal hides it: deliveries without their partition in the transaction fail too.
-            cause = seams.transaction_error(producer) or error
+            cause = transaction_error(producer) or error
             message = f"{self._transactional_id}: {_described(cause)}"
             took, timeout = time.monotonic() - began, self._settings.transaction_timeout
             if took >= timeout:

@@ -13,8 +13,17 @@ from copy import copy
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, NodeNotReadyError
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    NodeNotReadyError,
+    NotCoordinatorForGroupError,
+    for_code,
+)
+from aiokafka.protocol.commit import OffsetFetchRequest
 
+from streamapp.clients import let_go
 from streamapp.errors import StreamappError
 
 __all__ = [
@@ -30,9 +39,9 @@ __all__ = [
     "new_batch",
     "rejoin",
     "revive",
-    "sending",
+    "start",
     "stop",
-    "transaction_error",
+    "tell_refused_offsets",
 ]
 
 log = logging.getLogger(__name__)
@@ -54,12 +63,57 @@ def check(consumer: AIOKafkaConsumer) -> None:
     coordinator: Any = consumer._coordinator
     client: Any = consumer._client
     for work in (coordinator._coordination_task, consumer._fetcher._fetch_task, client._sync_task):
-        if work.done() and not work.cancelled() and (error := work.exception()) is not None:
-            cause = error.__cause__ or error
+        if work.done():
+            error = None if work.cancelled() else work.exception()
+            cause = error and (error.__cause__ or error)
             raise StreamappError(
                 f"the Kafka client has ended in an error, {type(cause).__name__}: {cause}: start the worker again"
             ) from error
     coordinator.check_errors()
+
+
+async def start(consumer: AIOKafkaConsumer, failed: Callable[[Exception], float]) -> None:
+    """Start a consumer; aiokafka asks each broker for the cluster's metadata once.
+
+    Arguments:
+        failed: is told why that did not go, and returns how long to wait, in seconds, or raises.
+    """
+    while True:
+        try:
+            await consumer.start()
+        except (KafkaError, OSError) as error:
+            await asyncio.sleep(failed(error))
+        else:
+            return
+
+
+def tell_refused_offsets(asker: AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
+    """Have the group's refusals to tell its offsets raised; aiokafka takes them for no offsets at all.
+
+    From OffsetFetch v2 on a coordinator says once for all what it has, that it moves or loads, and
+    names no partition then.
+
+    Arguments:
+        asker: started; a consumer has a group.
+    """
+    if isinstance(asker, AIOKafkaAdminClient):
+        asker._send_request = _telling(asker._send_request, lambda: None)
+    else:
+        coordinator: Any = asker._coordinator
+        coordinator._send_req = _telling(coordinator._send_req, coordinator.coordinator_dead)
+
+
+def _telling(send: Callable[..., Awaitable[Any]], moved: Callable[[], None]) -> Any:
+    async def telling(request: Any, *rest: Any) -> Any:
+        answer = await send(request, *rest)
+        if isinstance(request, OffsetFetchRequest) and (code := getattr(answer, "error_code", 0)):
+            error = for_code(code)
+            if issubclass(error, (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError)):
+                moved()
+            raise error("asking for the offsets of the group")
+        return answer
+
+    return telling
 
 
 def revive(consumer: AIOKafkaConsumer) -> None:
@@ -182,7 +236,7 @@ async def stop(consumer: AIOKafkaConsumer) -> None:
         await consumer.stop()
     except KafkaError as error:
         log.warning("stopping a consumer: %s", error)
-        await consumer._client.close()
+        await let_go(consumer._client)
 
 
 def new_batch(producer: AIOKafkaProducer, size: int) -> Any:
@@ -201,30 +255,6 @@ def guard(producer: AIOKafkaProducer, allowed: Callable[[], Awaitable[bool]]) ->
         return await send(node, request, **options)
 
     producer.client.send = guarded
-
-
-def transaction_error(producer: AIOKafkaProducer) -> BaseException | None:
-    """Return what the broker has refused the transaction at hand with, if it has.
-
-    Python complains of errors of transactions that nobody has asked for.
-    """
-    manager: Any = producer._txn_manager
-    waiter: Any = None if manager is None else manager._transaction_waiter
-    if waiter is None or not waiter.done() or waiter.cancelled():
-        return None
-    error: BaseException | None = waiter.exception()
-    return error
-
-
-def sending(producer: AIOKafkaProducer) -> set[asyncio.Task[Any]]:
-    """Return the tasks that send for a producer.
-
-    The sender forgets those that it has in flight when it is cancelled for the second time, and they
-    try again for as long as the process lives.
-    """
-    sender = producer._sender
-    frames = ((t, getattr(t.get_coro(), "cr_frame", None)) for t in asyncio.all_tasks())
-    return {t for t, frame in frames if frame is not None and frame.f_locals.get("self") is sender}
 
 
 def fail_deliveries(producer: AIOKafkaProducer, error: Exception) -> None:

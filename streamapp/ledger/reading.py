@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, OffsetOutOfRangeError
 
+from streamapp.engine import seams
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.marker import LedgerEntry, Marker, decode_entry, decode_marker
 from streamapp.engine.provisioning import no_broker
@@ -28,6 +29,8 @@ _POLL_MS: Final = 50
 _FETCH_BYTES: Final = 4 << 20
 _STABLE_WITHIN: Final = 60.0
 """Seconds that a transaction may stay open: brokers abort what a dead worker left within 10."""
+_READ_WITHIN: Final = 60.0
+"""Seconds within which something has to come of what is there to be read."""
 
 
 class Standing(NamedTuple):
@@ -71,6 +74,7 @@ class LedgerReader:
     async def __aenter__(self) -> Self:
         try:
             await self.admin.start()
+            seams.tell_refused_offsets(self.admin)
             await self.consumer.start()
             await self._everything.start()
         except (KafkaConnectionError, OSError) as error:
@@ -154,7 +158,8 @@ class LedgerReader:
         """Yield the committed records of partitions, each in its order, many at a time.
 
         Raises:
-            LedgerError: retention took some of them meanwhile.
+            LedgerError: retention took some of them meanwhile, or nothing comes for a minute.
+            KafkaError: the consumer has ended.
         """
         left = {tp: end for tp, (begin, end) in spans.items() if begin < end}
         if not left:
@@ -162,17 +167,27 @@ class LedgerReader:
         self.consumer.assign(list(left))
         for tp in left:
             self.consumer.seek(tp, spans[tp][0])
+        seen: dict[TopicPartition, int] = {}
+        deadline = time.monotonic() + _READ_WITHIN
         try:
             while left:
+                seams.check_reading(self.consumer)
                 fetched = await self._whole_batches.getmany(*left, timeout_ms=_POLL_MS)
                 for tp, found in fetched.items():
                     if found[-1].offset >= left[tp]:
                         found = [record for record in found if record.offset < left[tp]]
                     if found:
                         yield tp, found
-                left = {
-                    tp: end for tp, end in left.items() if await self.consumer.position(tp) < end
-                }
+                positions = {tp: await self.consumer.position(tp) for tp in left}
+                if positions != seen:
+                    seen, deadline = positions, time.monotonic() + _READ_WITHIN
+                elif time.monotonic() > deadline:
+                    tp = next(iter(left))
+                    raise LedgerError(
+                        f"nothing was read of {tp.topic}[{tp.partition}] at offset {positions[tp]} for "
+                        f"{_READ_WITHIN:.0f} s: see whether it has a leader"
+                    )
+                left = {tp: end for tp, end in left.items() if positions[tp] < end}
         except OffsetOutOfRangeError as error:
             raise LedgerError(
                 f"retention removed records while they were read, of {_names(error)}: try again"
@@ -196,6 +211,7 @@ class LedgerReader:
         for tp, position in positions.items():
             self.consumer.seek(tp, position)
         while True:
+            seams.check_reading(self.consumer)
             fetched = await self._whole_batches.getmany(*positions, timeout_ms=_POLL_MS)
             for tp, found in fetched.items():
                 for record in found:

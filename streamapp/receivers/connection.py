@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+from streamapp.clients import COMMON
 from streamapp.errors import ConfigurationError
 
 __all__ = ["Bootstrap", "Connection", "client_options"]
@@ -81,7 +82,7 @@ Bootstrap = str | Connection
 def client_options(bootstrap: Bootstrap) -> dict[str, Any]:
     """What any client of aiokafka's is given."""
     security = bootstrap.security if isinstance(bootstrap, Connection) else {}
-    return {"bootstrap_servers": str(bootstrap), **security}
+    return {**COMMON, "bootstrap_servers": str(bootstrap), **security}
 
 
 def _ssl_context(authority: str | None) -> ssl.SSLContext:

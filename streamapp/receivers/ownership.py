@@ -163,20 +163,28 @@ class Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
 
         Raises:
             OwnershipLost: another one is the owner now; what ran was cancelled.
+            aiokafka.errors.KafkaError: the group refuses this member; what ran was cancelled.
             Exception: what `run` raised.
         """
         running = asyncio.ensure_future(run())
         lost = asyncio.ensure_future(self._lost.wait())
+        refused = asyncio.ensure_future(self._refused())
         try:
-            await asyncio.wait({running, lost}, return_when=asyncio.FIRST_COMPLETED)
-            ended = running.done()
+            await asyncio.wait({running, lost, refused}, return_when=asyncio.FIRST_COMPLETED)
+            ended, error = running.done(), refused.exception() if refused.done() else None
         finally:
-            lost.cancel()
-            running.cancel()
-            await asyncio.gather(running, lost, return_exceptions=True)
+            for task in (lost, refused, running):
+                task.cancel()
+            await asyncio.gather(running, lost, refused, return_exceptions=True)
         if ended or not running.cancelled():
             return running.result()
-        raise OwnershipLost(self.topic, self.name)
+        raise error or OwnershipLost(self.topic, self.name)
+
+    async def _refused(self) -> None:
+        """Ask for errors, until there is one: aiokafka stops being a member until somebody has."""
+        assert self._consumer is not None
+        while True:
+            await self._consumer.getmany(timeout_ms=_CHECK_MS)
 
     # ------------------------------------------------------------------ the group's word
 

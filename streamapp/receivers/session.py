@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from streamapp.clients import discard
 from streamapp.faults import fault_point
 from streamapp.receivers.connection import Bootstrap, client_options
 
@@ -141,12 +142,7 @@ class ProducerSession:
                     await self._producer.abort_transaction()
         self._in_transaction = False
         producer = self._producer
-        producer._closed = True
-        sender = producer._sender.sender_task
-        while sender is not None and not sender.done():
-            sender.cancel()
-            await asyncio.wait([sender], timeout=0.05)
-        await producer.client.close()
+        await discard(producer)
         _retrieve(producer._txn_manager.wait_for_transaction_end())
         for batches in producer._message_accumulator._batches.values():
             for batch in batches:

@@ -44,7 +44,7 @@ async def ensure_topics(bootstrap: Bootstrap, *specs: TopicSpec) -> dict[str, Ma
     A broker that does not tell configurations leaves them empty.
 
     Raises:
-        BrokerUnavailable: nothing answers at `bootstrap`.
+        BrokerUnavailable: nothing answers at `bootstrap`, or not for now.
         TopicError: a topic cannot be created, or is not compacted where it has to be.
     """
     admin = AIOKafkaAdminClient(**client_options(bootstrap), request_timeout_ms=_TIMEOUT_MS)
@@ -56,6 +56,8 @@ async def ensure_topics(bootstrap: Bootstrap, *specs: TopicSpec) -> dict[str, Ma
         await _create_missing(admin, specs)
         configs = {spec.name: await _configuration(admin, spec.name) for spec in specs}
     except (KafkaError, OSError) as error:
+        if isinstance(error, OSError) or error.retriable:
+            raise BrokerUnavailable(bootstrap, error) from error
         raise TopicError(f"cannot prepare {', '.join(s.name for s in specs)}: {error}") from error
     finally:
         await admin.close()
@@ -88,19 +90,24 @@ async def _create_missing(admin: AIOKafkaAdminClient, specs: tuple[TopicSpec, ..
         ]
     )
     for name, code, message in response.topic_errors:
-        if code and for_code(code) is not TopicAlreadyExistsError:
-            raise TopicError(f"cannot create topic {name!r}: {message or for_code(code).__name__}")
+        error = for_code(code)
+        if code and error.retriable:
+            raise error(f"creating topic {name!r}")
+        if code and error is not TopicAlreadyExistsError:
+            raise TopicError(f"cannot create topic {name!r}: {message or error.__name__}")
 
 
 async def _configuration(admin: AIOKafkaAdminClient, topic: str) -> Mapping[str, str]:
     try:
         answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-    except KafkaError:
+    except KafkaError as error:
+        if error.retriable:
+            raise
         return {}
-    return {
-        name: value
-        for answer in answers
-        for code, _, _, _, entries in answer.resources
-        if not code
-        for name, value, *_ in entries
-    }
+    found: dict[str, str] = {}
+    for answer in answers:
+        for code, _, _, _, entries in answer.resources:
+            if code and for_code(code).retriable:
+                raise for_code(code)(f"asking for the configuration of topic {topic!r}")
+            found |= {name: value for name, value, *_ in entries}
+    return found

@@ -7,21 +7,23 @@ import logging
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 from kio.schema.errors import ErrorCode
 
-from streamapp import App
+from streamapp import App, Batches
 from streamapp.broker import Broker
 from streamapp.broker.faults import Faults
 from streamapp.errors import StreamappError
 from streamapp.faults import inject
+from streamapp.ledger.reading import LedgerReader
 from tests.brokers import BrokerUnderTest
-from tests.engine.running import run_once, running
+from tests.engine.running import make_app, run_once, running
 from tests.engine.test_engine import publish
 from tests.engine.test_recovery import counting, opened
 from tests.engine.workers import read_all
@@ -218,6 +220,100 @@ async def test_tasks_are_assigned_though_the_leader_gets_no_metadata(
     async with running(app):
         await exactly(kafka, app, 20)
         assert not embedded.faults.active
+
+
+async def test_a_worker_joins_though_the_first_word_with_a_broker_is_lost(
+    embedded: Broker, tmp_path: Path, said: Callable[[], list[str]]
+) -> None:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "trouble-")
+    app = counting(kafka, tmp_path, worker_name="ada")
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a"])
+    embedded.faults.drop("Metadata", times=3, client=f"{app.topologies()[0].group}-ada")
+    async with running(app):
+        await exactly(kafka, app, 1)
+    assert "Unable to bootstrap" in said()[0]
+
+
+@pytest.mark.parametrize("reset", ["earliest", "latest"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ErrorCode.not_coordinator,
+        ErrorCode.coordinator_not_available,
+        ErrorCode.coordinator_load_in_progress,
+    ],
+    ids=lambda error: error.name,
+)
+async def test_offsets_that_a_coordinator_does_not_tell_are_not_taken_for_none(
+    embedded: Broker, tmp_path: Path, error: ErrorCode, reset: str
+) -> None:
+    """Kafka names no partition in that answer, and aiokafka looks at partitions only."""
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "trouble-")
+    topic = await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"%d" % number for number in range(20)])
+    app = make_app(kafka, tmp_path, engine={"offset_reset": reset})
+    out = app.topic(kafka.topic("out"), value_type=str, partitions=1)
+
+    @app.batch_agent(app.topic(topic, value_type=str, partitions=1), within=0, sink=out)
+    async def copy(batches: Batches) -> Any:
+        async for batch in batches:
+            for word in batch:
+                yield word
+
+    [topology] = app.topologies()
+    partition = TopicPartition(topic, 0)
+    async with AIOKafkaConsumer(
+        bootstrap_servers=kafka.bootstrap, group_id=topology.group, enable_auto_commit=False
+    ) as consumer:
+        consumer.assign([partition])
+        await consumer.commit({partition: 10})
+    embedded.faults.fail("OffsetFetch", error, times=3)
+    async with running(app):
+        await eventually(lambda: not embedded.faults.active)
+        await publish(kafka, "in", [b"20"])
+        await exactly_these(kafka, app, [b"%d" % number for number in range(10, 21)])
+    embedded.faults.fail("OffsetFetch", error, times=3)
+    async with LedgerReader(app.kafka_options()) as reader:
+        assert (await reader.standing(topology)).committed == {partition: 21}
+    assert not embedded.faults.active
+
+
+async def test_a_leader_whose_disk_has_failed_is_not_asked_without_a_pause(
+    embedded: Broker, tmp_path: Path
+) -> None:
+    """Nor only it: where the partition is by now is asked for."""
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "trouble-")
+    app = counting(kafka, tmp_path, worker_name="ada")
+    async with running(app) as engine:
+        await opened(engine)
+        consumer: Any = engine.groups[0].consumer
+        asked: list[float] = []
+        ask = consumer._client.force_metadata_update
+
+        def counted() -> Any:
+            asked.append(asyncio.get_running_loop().time())
+            return ask()
+
+        consumer._client.force_metadata_update = counted
+        member = f"{app.topologies()[0].group}-ada"
+        embedded.faults.fail("Fetch", ErrorCode.kafka_storage_error, times=5, client=member)
+        await publish(kafka, "in", [b"a"] * 20)
+        await exactly(kafka, app, 20)
+    assert len(asked) >= 5
+    assert min(after - before for before, after in pairwise(asked[:5])) > 0.05
+
+
+async def test_a_client_that_ends_without_a_word_ends_the_worker(
+    embedded: Broker, tmp_path: Path
+) -> None:
+    app = counting(BrokerUnderTest(embedded.bootstrap, "embedded", "trouble-"), tmp_path)
+    async with running(app) as engine:
+        await opened(engine)
+        consumer: Any = engine.groups[0].consumer
+        consumer._coordinator._coordination_task.cancel()
+        await eventually(lambda: app.failure is not None)
+        assert "the Kafka client has ended in an error" in str(app.failure)
 
 
 async def test_the_worker_waits_for_a_broker_that_is_gone_and_says_so_once(

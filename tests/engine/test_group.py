@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin.records_to_delete import RecordsToDelete
-from aiokafka.errors import CorruptRecordException, KafkaError
+from aiokafka.errors import CorruptRecordException, KafkaError, SaslAuthenticationFailed
 from kio.schema.errors import ErrorCode
 
 from streamapp import App, Batches
@@ -415,12 +415,12 @@ async def test_a_group_that_cannot_start_says_why_and_lets_go_of_the_workers_nam
 
     async def failing(consumer: AIOKafkaConsumer) -> None:
         if consumer._group_id is not None:
-            raise KafkaError("no connection")
+            raise SaslAuthenticationFailed("no entry")
         await start(consumer)
 
     with monkeypatch.context() as patched:
         patched.setattr(AIOKafkaConsumer, "start", failing)
-        with pytest.raises(KafkaError, match="no connection"):
+        with pytest.raises(StreamappError, match=r"no entry: see to broker_credentials"):
             async with running(echo.app):
                 pass
     await run_once(Echo(kafka, tmp_path, worker_name="worker-0").app)

@@ -1,4 +1,4 @@
-"""Letting go of a producer: nothing of it is left that tries again."""
+"""Letting go of a producer: nothing of it is left that tries again, or that somebody waits for."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from streamapp.broker import Broker
-from streamapp.engine.producer import discard
+from streamapp.clients import discard
 from tests.brokers import BrokerUnderTest
+from tests.embedded import EmbeddedProcess
 from tests.polling import eventually
 
 
@@ -36,3 +37,23 @@ async def test_what_a_discarded_producer_has_in_flight_does_not_outlive_it(
 
     await discard(producer)
     assert at_work() == []
+
+
+async def test_a_host_that_reads_nothing_more_does_not_hold_up_a_producer_that_is_let_go() -> None:
+    """More than the sockets take is on its way to it."""
+    with EmbeddedProcess() as broker:
+        kafka = BrokerUnderTest(broker.bootstrap, "embedded", "frozen-")
+        topic = await kafka.create_topic("out", partitions=16)
+        producer = AIOKafkaProducer(
+            bootstrap_servers=kafka.bootstrap, max_request_size=1 << 24, max_batch_size=1 << 20
+        )
+        await producer.start()
+        await producer.send_and_wait(topic, b"1")
+        broker.freeze()
+        for partition in range(16):
+            await producer.send(topic, bytes(900_000), partition=partition)
+        await eventually(lambda: len(at_work()) == 2)
+        await asyncio.sleep(0.5)  # until it has written what it can
+        async with asyncio.timeout(20):
+            await discard(producer)
+        assert at_work() == []

@@ -9,8 +9,9 @@ from kio.schema.errors import ErrorCode
 from streamapp.broker import Broker
 from streamapp.faults import inject
 from streamapp.receivers import session
-from streamapp.receivers.errors import PublishError
+from streamapp.receivers.errors import BrokerUnavailable, PublishError
 from streamapp.receivers.publisher import PositionedPublisher
+from streamapp.receivers.topics import TopicSpec, ensure_topics
 from tests.receivers.clock import ManualClock
 from tests.receivers.topics import values
 
@@ -35,6 +36,24 @@ def numbered(start: int, stop: int) -> list[bytes]:
 
 def publisher(bootstrap: str) -> PositionedPublisher[Place]:
     return PositionedPublisher(bootstrap, TOPIC, "name", Place, partitions=2, clock=ManualClock())
+
+
+@pytest.mark.parametrize("api", ["CreateTopics", "DescribeConfigs"])
+@pytest.mark.parametrize("answered", [False, True])
+async def test_a_broker_that_does_not_prepare_topics_for_now_is_waited_for(
+    embedded: Broker, api: str, answered: bool
+) -> None:
+    """What is no fault of the topic's says so: it would end a worker."""
+    if answered and api == "CreateTopics":
+        embedded.faults.fail(api, ErrorCode.not_controller)
+    elif answered:
+        embedded.faults.fail(api, ErrorCode.request_timed_out)
+    else:
+        embedded.faults.drop(api, times=2)
+    with pytest.raises(BrokerUnavailable):
+        await ensure_topics(embedded.bootstrap, TopicSpec(TOPIC))
+    embedded.faults.clear()
+    assert TOPIC in await ensure_topics(embedded.bootstrap, TopicSpec(TOPIC))
 
 
 FAULTS = {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from streamapp.clients import COMMON
 from streamapp.errors import ConfigurationError
 from streamapp.receivers.connection import Connection, client_options
 from streamapp.receivers.tweets.window import read_published
@@ -27,8 +28,8 @@ def connection(**variables: str) -> Connection:
 
 
 def test_without_credentials_a_client_gets_the_address_alone():
-    assert client_options("host:9092") == {"bootstrap_servers": "host:9092"}
-    assert client_options(connection()) == {"bootstrap_servers": "host:9092"}
+    expected = {**COMMON, "bootstrap_servers": "host:9092"}
+    assert client_options("host:9092") == client_options(connection()) == expected
 
 
 def test_a_password_comes_from_a_variable_or_a_file(tmp_path: Path):
@@ -36,6 +37,7 @@ def test_a_password_comes_from_a_variable_or_a_file(tmp_path: Path):
     path.write_text(f"{SECRET}\n")
     given = {"SECURITY_PROTOCOL": "SASL_PLAINTEXT", "USERNAME": "ada"}
     expected = {
+        **COMMON,
         "bootstrap_servers": "host:9092",
         "security_protocol": "SASL_PLAINTEXT",
         "sasl_mechanism": "PLAIN",

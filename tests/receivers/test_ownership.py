@@ -11,9 +11,12 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import KafkaError
 from hypothesis import given
 from hypothesis import strategies as st
+from kio.schema.errors import ErrorCode
 
+from streamapp.broker import Broker
 from streamapp.receivers.errors import OwnershipLost
 from streamapp.receivers.ownership import Ownership, _Word, choose
 from tests.brokers import BrokerUnderTest
@@ -56,6 +59,24 @@ async def test_the_waiting_one_is_next_when_the_owner_leaves(
         await asyncio.wait_for(waiting, 10)
         assert second.owned
         assert not first.owned
+
+
+async def test_an_owner_that_the_group_refuses_does_not_go_on(embedded: Broker) -> None:
+    """It would be a member no longer: the next one runs as well, and neither of them knows."""
+    async with ownership(BrokerUnderTest(embedded.bootstrap, "embedded", ""), "lines") as owner:
+        await owner.acquired()
+        ended = asyncio.Event()
+
+        async def run() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        embedded.faults.fail("Heartbeat", ErrorCode.unknown_server_error)
+        with pytest.raises(KafkaError):
+            await asyncio.wait_for(owner.hold(run), 20)
+        assert ended.is_set()
 
 
 async def test_newcomers_never_take_it_from_the_owner(kafka: BrokerUnderTest, topic: str):

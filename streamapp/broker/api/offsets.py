@@ -115,14 +115,15 @@ def _nothing(partition: int, error: ErrorCode) -> dict[str, Any]:
 
 
 def _refuse_fetch(request: Request, error: ErrorCode) -> Answer:
+    if request.__version__ >= 2:  # one word for all of the group, and no partitions
+        return {"error_code": error, "topics": []}
     return {
-        "error_code": error,
         "topics": [
             {
                 "name": topic.name,
                 "partitions": [_nothing(each, error) for each in topic.partition_indexes],
             }
-            for topic in request.topics or ()
+            for topic in request.topics
         ],
     }
 
