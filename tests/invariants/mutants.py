@@ -95,6 +95,35 @@ MUTANTS = (
         (("batch.put(_PROGRESS_KEY, progress)", "self._db.put(_PROGRESS_KEY, progress)"),),
     ),
     Mutant(
+        3,
+        "writes the data of a checkpoint after its progress",
+        "engine/task.py",
+        (
+            (
+                "        self.store.write(writes, msgspec.json.encode(progress))\n",
+                "        self.store.write([], msgspec.json.encode(progress))\n"
+                "        self.store.write(writes, None)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        4,
+        "takes the source offsets from the group",
+        "engine/runner.py",
+        (
+            (
+                "offsets = {tp: self.task.marker.sources[tp.topic] for tp in self.sources}",
+                "offsets = {tp: await self._group.initial_offset(tp) for tp in self.sources}",
+            ),
+        ),
+    ),
+    Mutant(
+        4,
+        "does not compare the group's offsets",
+        "engine/agreement.py",
+        (("        if not differing:\n", "        if True:\n"),),
+    ),
+    Mutant(
         4,
         "reads first and fences then",
         "engine/opening.py",
@@ -121,6 +150,20 @@ MUTANTS = (
                 "        errors = [(t, e) for",
                 "        self._futures = [f for f in self._futures if f[2].exception() is None]\n"
                 "        errors = [(t, e) for",
+            ),
+        ),
+    ),
+    Mutant(
+        5,
+        "takes a commit of unknown outcome for one that went well",
+        "engine/producer.py",
+        (
+            (
+                "                await producer.commit_transaction()\n        except BaseException",
+                "                await producer.commit_transaction()\n"
+                "        except TimeoutError:\n"
+                "            pass\n"
+                "        except BaseException",
             ),
         ),
     ),
@@ -168,6 +211,18 @@ MUTANTS = (
                 "        _ = (\n            dead_letter(",
             ),
         ),
+    ),
+    Mutant(
+        9,
+        "sends dead letters as they are, whatever their topic takes",
+        "engine/dead_letters.py",
+        (("    if letter.size <= limit:\n", "    if True:\n"),),
+    ),
+    Mutant(
+        9,
+        "sends what is too large",
+        "engine/outbox.py",
+        (("        if record.size > limit:\n", "        if not limit:\n"),),
     ),
 )
 

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from streamapp import App, Batches
 from streamapp.broker import Broker
 from streamapp.engine import seams
+from streamapp.engine.agreement import OffsetsDisagree
 from streamapp.engine.engine import Engine
+from streamapp.engine.group import Group
 from streamapp.engine.runner import TaskRunner
 from streamapp.faults import inject
 from streamapp.state.store import Store, StoreMemory, TableWrites
@@ -115,20 +117,35 @@ async def test_2_a_store_never_holds_what_is_not_known_to_be_committed(
     database.close()
 
 
+class Watched:
+    """A database of RocksDB, and how it was written to."""
+
+    def __init__(self, database: Any) -> None:
+        self.writes: list[str] = []
+        self._database = database
+
+    def __getattr__(self, name: str) -> Any:
+        if name in {"write", "put", "delete", "delete_range", "__setitem__"}:
+            self.writes.append(name)
+        return getattr(self._database, name)
+
+
+async def test_3_a_checkpoint_is_one_write_to_disk(kafka: BrokerUnderTest, tmp_path: Path) -> None:
+    await kafka.create_topic("in", partitions=1)
+    async with running(counting(kafka, tmp_path)) as engine:
+        runner = await task_of(engine)
+        await eventually(lambda: runner.quiet)
+        assert runner.task is not None
+        store: Any = runner.task.store
+        store._db = watched = Watched(store._db)
+        await publish(kafka, "in", WORDS)
+        await eventually(lambda: runner.position(kafka.topic("in")) == 3 and runner.quiet)
+        assert watched.writes == ["write"] * runner.checkpoints
+
+
 def test_3_one_write_batch_brings_data_and_progress_to_disk(tmp_path: Path) -> None:
-    store = Store(tmp_path, "owner", StoreMemory(16 << 20))
-    database = store._db
-
-    class Watched:
-        def __init__(self) -> None:
-            self.writes: list[str] = []
-
-        def __getattr__(self, name: str) -> Any:
-            if name in {"write", "put", "delete", "delete_range", "__setitem__"}:
-                self.writes.append(name)
-            return getattr(database, name)
-
-    store._db = watched = Watched()
+    store: Any = Store(tmp_path, "owner", StoreMemory(16 << 20))
+    store._db = watched = Watched(store._db)
     store.write(
         [TableWrites("one", [(b"k", b"v")], [b"gone"]), TableWrites("two", [(b"k", b"v")])],
         b"progress",
@@ -203,6 +220,64 @@ async def test_5_a_refused_delivery_never_ends_in_a_commit(
         await eventually(lambda: task.quiet and task.position(kafka.topic("in")) == 3)
         await eventually(lambda: task.checkpoints > 0)
     assert await visible(kafka, app) == ALL
+    assert await check_ledger(kafka, "count") == 1
+
+
+async def test_4_source_offsets_come_from_the_marker(
+    kafka: BrokerUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group whose offsets have expired knows none."""
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", WORDS)
+    app = counting(kafka, tmp_path)
+    await run_once(app)
+
+    async def nothing(group: Group, tp: TopicPartition) -> None:
+        del group, tp
+
+    monkeypatch.setattr(Group, "committed", nothing)
+    async with running(counting(kafka, tmp_path)) as engine:
+        task = await task_of(engine)
+        await publish(kafka, "in", [b"c"])
+        await eventually(lambda: task.checkpoints > 0)
+    outputs, table, _ = await visible(kafka, app)
+    assert outputs == [*ALL[0], b"c 1"]
+    assert table == {**ALL[1], b"c": b"1"}
+
+
+async def test_4_the_groups_offsets_are_the_cross_check(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    topic = TopicPartition(await kafka.create_topic("in", partitions=1), 0)
+    await publish(kafka, "in", WORDS)
+    app = counting(kafka, tmp_path)
+    await run_once(app)
+    async with AIOKafkaConsumer(
+        bootstrap_servers=kafka.bootstrap,
+        group_id=app.topologies()[0].group,
+        enable_auto_commit=False,
+    ) as consumer:
+        consumer.assign([topic])
+        await consumer.commit({topic: 1})
+    with pytest.raises(OffsetsDisagree, match="is at 3 in the checkpoint and at 1 in the group"):
+        await run_once(counting(kafka, tmp_path))
+    assert (await visible(kafka, app))[:2] == ALL[:2]
+
+
+async def test_5_a_commit_of_unknown_outcome_drops_what_the_batch_wrote(
+    embedded: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """Nobody answers in time; by then the transaction was aborted, by the fence of the next open."""
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", prefix)
+    await kafka.create_topic("in", partitions=1)
+    app = counting(kafka, tmp_path, engine={"commit_deadline": 0.5})
+    async with running(app) as engine:
+        task = await task_of(engine)
+        await eventually(lambda: task.quiet)
+        embedded.faults.delay("EndTxn", 3.0)
+        await publish(kafka, "in", WORDS)
+        await eventually(lambda: task.checkpoints > 0 and task.quiet)
+        assert await visible(kafka, app) == ALL
     assert await check_ledger(kafka, "count") == 1
 
 
@@ -299,4 +374,31 @@ async def test_9_bad_input_costs_a_dead_letter_with_its_coordinates(
     headers = dict(letter.headers)
     assert letter.value == b"{nonsense"
     assert headers["streamapp-topic"] == kafka.topic("in").encode()
+    assert (headers["streamapp-partition"], headers["streamapp-offset"]) == (b"0", b"1")
+
+
+async def test_9_what_is_too_large_costs_a_dead_letter_that_fits(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    app = make_app(kafka, tmp_path)
+    source = app.topic(kafka.topic("in"), value_type=bytes, partitions=1)
+    out = app.topic(kafka.topic("out"), value_type=bytes, partitions=1)
+
+    @app.batch_agent(source, within=0, sink=out)
+    async def double(batches: Batches) -> Any:
+        async for batch in batches:
+            for word in batch:
+                yield 2 * word
+
+    await kafka.create_topic("in", partitions=1)
+    await kafka.create_topic("out", partitions=1, **{"max.message.bytes": 20_000})
+    await kafka.create_topic("app-dead-letters", partitions=1, **{"max.message.bytes": 6_000})
+    await publish(kafka, "in", [b"a", b"b" * 15_000, b"c"])
+    await run_once(app)
+    output = [record.value for record in await read_all(kafka.bootstrap, kafka.topic("out"))]
+    assert output == [b"aa", b"cc"]
+    [letter] = await read_all(kafka.bootstrap, f"{app.conf.id}-dead-letters")
+    headers = dict(letter.headers)
+    assert 1_000 < len(letter.value) < 6_000
+    assert headers["streamapp-cut-from"] == b"15000"
     assert (headers["streamapp-partition"], headers["streamapp-offset"]) == (b"0", b"1")
