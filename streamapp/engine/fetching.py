@@ -13,8 +13,9 @@ and its `ConsumerRecord`s pass through.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from operator import lt
 from typing import Any
@@ -88,11 +89,22 @@ class _Fetched:
 
 def _answered(assignment: Any, request: Any) -> list[Any]:
     """Return when each partition of a request was answered last: another object each time."""
-    return [
-        assignment.state_value(TopicPartition(topic, partition)).timestamp
-        for topic, partitions in request.topics
-        for partition, *_ in partitions
-    ]
+    return [assignment.state_value(tp).timestamp for tp, _ in _asked_for(request)]
+
+
+def _any_refused(assignment: Any, request: Any, before: Iterable[Any]) -> bool:
+    """Whether a partition has got no answer, and one is still of interest."""
+    return assignment.active and any(
+        state.timestamp is then and state.has_valid_position and state.position == offset
+        for (tp, offset), then in zip(_asked_for(request), before, strict=True)
+        for state in [assignment.state_value(tp)]
+    )
+
+
+def _asked_for(request: Any) -> Iterator[tuple[TopicPartition, int]]:
+    for topic, partitions in request.topics:
+        for partition, offset, *_ in partitions:
+            yield TopicPartition(topic, partition), offset
 
 
 def _as_it_is(topic_partition: Any, record: Any) -> Any:
@@ -145,19 +157,14 @@ class WholeBatches:
         except AttributeError as error:
             self._fetcher._proc_fetch_request = self._fetch
             self._give_up(error)
-        if assignment.active:
-            await self._pace(before, _answered(assignment, request), has_news)
-        return has_news
-
-    async def _pace(self, before: Sequence[Any], after: Sequence[Any], has_news: bool) -> None:
-        """Ask where partitions are that were refused, and not at once again.
-
-        aiokafka does neither for errors that it does not expect, such as a leader's whose disk has failed.
-        """
-        if any(now is then for now, then in zip(after, before, strict=True)):
+        if _any_refused(assignment, request, before):
+            # aiokafka asks anew where it is for the errors that it expects, and pauses for none of them.
             self._consumer._client.force_metadata_update()
             if not has_news:
-                await asyncio.sleep(_PAUSE)
+                # Cancelled is what is of no interest any more; aiokafka wants no word of that.
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(_PAUSE)
+        return has_news
 
     @staticmethod
     def _give_up(error: AttributeError) -> None:

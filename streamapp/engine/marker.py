@@ -37,6 +37,8 @@ class Marker(msgspec.Struct, kw_only=True):
     """Where a task stands after a checkpoint: one record of the topology's compacted checkpoint topic.
 
     Attributes:
+        app: the id of the application whose task it is, which the topic's name does not tell for sure.
+            Empty in markers of versions that did not say.
         incarnation: a random name that a task's state has from its first marker on: where its topics
             are made anew, it gets another one, and old copies of the state are known by theirs. Empty
             in markers of versions that gave none.
@@ -60,6 +62,7 @@ class Marker(msgspec.Struct, kw_only=True):
     """
 
     format: int = FORMAT
+    app: str = ""
     incarnation: str = ""
     replaces: str = ""
     reset: bool = False

@@ -62,8 +62,11 @@ async def refuse_renamed(
 def _is_of(topology: Topology, markers: Mapping[int, Marker], topics: Iterable[str]) -> bool:
     """Whether markers are those of a topology under another name: they tell its tables and its sources.
 
-    An application whose name begins with this one's, and a dash, has changelogs of other names.
+    An application whose name begins with this one's, and a dash, has checkpoints in topics whose names
+    look like ours, and changelogs of other names.
     """
+    if any(marker.app not in ("", topology.app_id) for marker in markers.values()):
+        return False
     tables = {
         table for marker in markers.values() for table in (*marker.changelogs, *marker.windows)
     }

@@ -129,6 +129,7 @@ class Task:
         # What has no name yet begins, or is of an older version.
         marker = msgspec.structs.replace(
             marker,
+            app=self.topology.app_id,
             incarnation=marker.incarnation or new_incarnation(),
             tables={
                 table.name: marker.tables.get(table.name) or new_incarnation()

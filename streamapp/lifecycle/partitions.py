@@ -84,6 +84,7 @@ class Growth:
             async with fenced(self._app, reader, topology, partition) as (producer, marker):
                 if marker is None:
                     first = Marker(
+                        app=topology.app_id,
                         incarnation=new_incarnation(),
                         sources={tp.topic: offset for tp, offset in begins.items()},
                     )

@@ -59,8 +59,8 @@ class Rename:
         """Return what would be done; nothing is written.
 
         Raises:
-            LifecycleError: workers are running, the old name is in use or has left nothing, the new one
-                has checkpoints of its own, or a source grew.
+            LifecycleError: workers are running, the old name is in use, is another application's or has
+                left nothing, the new one has checkpoints of its own, or a source grew.
         """
         await refuse_members(self._reader.admin, [self._old, self._new])
         names = [topology.name for topology in self._app.topologies()]
@@ -79,6 +79,11 @@ class Rename:
         if not markers:
             raise LifecycleError(
                 f"the topology {self._old.name} has left no checkpoint: there is nothing in {self._old.checkpoint_topic}"
+            )
+        apps = {marker.app for marker in markers.values()} - {"", self._new.app_id}
+        if apps:
+            raise LifecycleError(
+                f"{self._old.checkpoint_topic} has the state of another application, {', '.join(sorted(apps))}"
             )
         sources = await task_count(self._reader, self._new)
         if sources != len(partitions):

@@ -191,6 +191,7 @@ class Reset:
         # What is cut off the changelogs has got no tombstones, and what a lost marker knew is unknown: no
         # copy of the state is gone on from.
         marker = Marker(
+            app=topology.app_id,
             incarnation=new_incarnation(),
             replaces=before.incarnation,
             reset=True,

@@ -6,6 +6,7 @@ import logging
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -287,10 +288,11 @@ async def test_partition_records_with_other_names_pass_through(
 
     consumer: Any = Consumer()
     WholeBatches(consumer)
+    assignment, request = SimpleNamespace(active=True), SimpleNamespace(topics=[])
 
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            assert await consumer._fetcher._proc_fetch_request(None, 0, None)
+            assert await consumer._fetcher._proc_fetch_request(assignment, 0, request)
 
     assert len(caplog.records) == 1
 

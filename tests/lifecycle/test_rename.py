@@ -204,3 +204,36 @@ async def test_a_foreach_batch_keeps_its_name(shop: Shop) -> None:
     async with LedgerReader(shop.app.kafka_options()) as reader:
         with pytest.raises(LifecycleError, match=r"knows its batches by its name\. Keep the name"):
             await Rename(shop.app, reader, "to_file", topology).plan()
+
+
+def forwarding(shop: Shop, app_id: str, topology: str) -> App:
+    """An application that keeps no tables."""
+    app = App(
+        app_id,
+        broker=f"kafka://{shop.kafka.bootstrap}",
+        state_dir=str(shop.state / app_id),
+        autodiscover=False,
+        topic_partitions=2,
+        engine={"replication": 1, "session_timeout": 6.0, "heartbeat_interval": 0.5},
+    )
+
+    @app.batch_agent(app.topic(shop.orders, value_type=int), within=0.02, topology=topology)
+    async def forward(batches: Batches) -> None:
+        async for _ in batches:
+            pass
+
+    return app
+
+
+async def test_an_application_with_a_longer_name_is_another_one(shop: Shop) -> None:
+    """Its checkpoints are in a topic that this one's topology eu-forward would have."""
+    await shop.order(ORDERS)
+    await run_once(forwarding(shop, f"{shop.app.conf.id}-eu", "forward"))
+    app = forwarding(shop, shop.app.conf.id, "route")
+    async with LedgerReader(app.kafka_options()) as reader:
+        with pytest.raises(LifecycleError, match="another application"):
+            await Rename(app, reader, "eu-forward", app.topologies()[0]).run()
+    await run_once(app)
+    renamed = forwarding(shop, shop.app.conf.id, "on")
+    with pytest.raises(ConfigurationError, match="streamapp migrate rename route on"):
+        await run_once(renamed)
