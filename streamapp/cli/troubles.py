@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["PATIENCE", "Stalls", "trouble_of_receiver", "trouble_of_worker"]
 
 PATIENCE: Final = 60.0
-"""Seconds for which a task may have records, or open, without a commit."""
+"""Seconds for which a task may have records, or open, without a commit or anything restored."""
 
 _WELL = frozenset({State.RUNNING, State.WAITING, State.ENDED})
 
@@ -29,7 +29,7 @@ class Progressing(Protocol):
     def quiet(self) -> bool: ...
 
     @property
-    def checkpoints(self) -> int: ...
+    def steps(self) -> int: ...
 
 
 class Stalls:
@@ -41,7 +41,7 @@ class Stalls:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        #: By task: its checkpoints when it was seen to get on last, and when that was.
+        #: By task: its steps when it was seen to get on last, and when that was.
         self._seen: dict[str, tuple[int, float]] = {}
 
     def trouble(self, tasks: Iterable[Progressing]) -> str | None:
@@ -50,15 +50,15 @@ class Stalls:
         seen, self._seen = self._seen, {}
         for task in tasks:
             before = seen.get(task.name)
-            stuck = before is not None and not task.quiet and before[0] == task.checkpoints
+            stuck = before is not None and not task.quiet and before[0] == task.steps
             since = before[1] if before is not None and stuck else now
-            self._seen[task.name] = task.checkpoints, since
+            self._seen[task.name] = task.steps, since
         if not self._seen:
             return None
         name, (_, since) = min(self._seen.items(), key=lambda item: item[1][1])
         if now - since <= PATIENCE:
             return None
-        return f"task {name} has committed nothing for {now - since:,.0f} s"
+        return f"task {name} has committed and restored nothing for {now - since:,.0f} s"
 
 
 def trouble_of_receiver(receiver: Receiver[Any, Any]) -> Callable[[], str | None]:

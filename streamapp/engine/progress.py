@@ -55,10 +55,13 @@ class RestoreProgress:
 class Opening:
     """One task on its way to work; the restore moves it."""
 
-    def __init__(self, task: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, task: str, clock: Callable[[], float], moved: Callable[[], None] = lambda: None
+    ) -> None:
         self.task = task
         self.state = "waiting"
         self._clock = clock
+        self._moved = moved
         self._began: float | None = None
         self._ended: float | None = None
         self._done = self._total = self._records = self._bytes = 0
@@ -70,6 +73,8 @@ class Opening:
 
     def move(self, done: int, records: int, size: int) -> None:
         """So much is there by now."""
+        if done > self._done:
+            self._moved()
         self._done, self._records, self._bytes = done, records, size
 
     def end(self, state: str) -> None:
@@ -98,6 +103,8 @@ class Recovery:
         self._began = self._ended = 0.0
         self._openings: dict[str, Opening] = {}
         self._active = 0
+        #: How often one of them has got further.
+        self.moves = 0
         #: Whether somebody shows it as it goes, so that the log need not.
         self.shown = False
 
@@ -117,7 +124,7 @@ class Recovery:
         if not self._active:
             self._openings = {}
             self._began = self._clock()
-        opening = self._openings[task] = Opening(task, self._clock)
+        opening = self._openings[task] = Opening(task, self._clock, self._moved)
         self._active += 1
         try:
             yield opening
@@ -130,6 +137,9 @@ class Recovery:
         finally:
             self._active -= 1
             self._ended = self._clock()
+
+    def _moved(self) -> None:
+        self.moves += 1
 
     @property
     def tasks(self) -> list[RestoreProgress]:

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: How long a reader waits for what has to come before another one is tried, in seconds.
 WAIT_MOST = 60.0
+#: After how many seconds it is told again, as a trouble; a transaction_timeout is 10.
+_SAY_AGAIN = 15.0
 _POLL_MS = 50
 _FETCH_BYTES = 4 << 20
 
@@ -115,16 +117,18 @@ class Reader:
         within = WAIT_MOST if within is None else within
         now = asyncio.get_running_loop().time
         written = await seams.high_watermarks(self._consumer, partitions)
-        began, said = now(), False
+        began, due, level = now(), 0.0, logging.INFO
         while True:
             stable = await self.ends(partitions)
             behind = {tp: written[tp] for tp in partitions if stable[tp] < written[tp]}
             if not behind:
                 return stable
-            if not said:
-                log.info("%s waits for a transaction to end below %s", name, _shown(behind))
-                said = True
-            if now() - began > within:
+            waited = now() - began
+            if waited >= due:
+                log.log(level, "%s waits for a transaction to end below %s", name, _shown(behind))
+                # That of a worker that has died has ended by then.
+                due, level = due + _SAY_AGAIN, logging.WARNING
+            if waited > within:
                 raise TaskClosed(
                     f"a transaction has been open below {_shown(behind)} for {within:.0f} s, and what is behind it "
                     "cannot be read: see which producer holds it (kafka-transactions.sh find-hanging)"

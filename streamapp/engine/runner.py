@@ -230,6 +230,11 @@ class TaskRunner:
             return True
         return self.position_known and not self._busy and self.pending == 0
 
+    @property
+    def steps(self) -> int:
+        """Counts checkpoints, and what is restored, also by other tasks: this one may wait for its turn."""
+        return self.checkpoints + self._group.recovery.moves
+
     # ------------------------------------------------------------------ opening
 
     async def _run(self) -> None:

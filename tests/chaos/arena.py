@@ -137,6 +137,7 @@ class Arena:
         ]
         self._directory = directory
         self._workers: dict[str, Worker] = {}
+        self._frozen: list[Worker] = []
         self._mending: set[asyncio.Task[None]] = set()
         self._broker_lock = asyncio.Lock()
         self._progress: AIOKafkaConsumer | None = None
@@ -299,7 +300,7 @@ class Arena:
         """Let a fault happen; what has to be mended later is mended in the background.
 
         Returns:
-            Whether it could: a worker that is away cannot be killed.
+            Whether it could: a worker that is away cannot be killed, one that stands still not be stopped.
         """
         worker = self._workers.get(fault.target)
         match fault.kind:
@@ -315,7 +316,10 @@ class Arena:
                 del self._workers[fault.target]
                 worker.signal(signal.SIGTERM)
                 self._later(fault.lasts, self._after_leaving, fault.target, worker)
+            case Kind.FREEZE if worker in self._frozen:
+                return False
             case Kind.FREEZE:
+                self._frozen.append(worker)
                 worker.signal(signal.SIGSTOP)
                 self._later(fault.lasts, self._thaw, worker)
             case Kind.JOIN:
@@ -362,6 +366,7 @@ class Arena:
         assert code == 0, f"the guest left with exit code {code}:\n{worker.tail()}"
 
     async def _thaw(self, worker: Worker) -> None:
+        self._frozen.remove(worker)
         if worker.running:
             worker.signal(signal.SIGCONT)
 
@@ -397,14 +402,14 @@ class Arena:
 
         await eventually(in_sync, within=_READY)
 
-    async def calm(self) -> None:
-        """Mend everything that is broken, and break nothing any more."""
-        for proxy in self.proxies:
-            proxy.calm()
+    async def calm(self) -> int:
+        """Mend everything that is broken, break nothing any more, and return how many faults nobody has met."""
+        unmet = sum(proxy.calm() for proxy in self.proxies)
         while self._mending:
             await asyncio.gather(*self._mending)
         await eventually(lambda: all(worker.ready for worker in self._workers.values()))
         self.check_workers()
+        return unmet
 
     async def leave(self, *stay: str) -> None:
         """SIGTERM every worker but those who stay, and see that each ends well."""

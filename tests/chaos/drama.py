@@ -86,7 +86,7 @@ async def run(
                 done += struck
                 moment = f"{time.monotonic() - began:6.1f} s  {done:4}"
                 tell(f"{moment}  {fault}{'' if struck else ' (not there)'}")
-            await arena.calm()
+            done -= await arena.calm()
             await arena.progressed(_SETTLED)
             await arena.everyone_at_work()
             await arena.leave(VETERAN)

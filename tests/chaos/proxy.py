@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from kio.schema.errors import ErrorCode
 
@@ -29,6 +30,16 @@ _MEDDLED = (b"aiokafka", GROUPS.encode())
 _MOST_BYTES = 256 << 20
 
 
+@dataclass(slots=True)
+class _Fault:
+    """The next requests of an API are refused, or without an error their answers are lost."""
+
+    api: str
+    left: int
+    error: ErrorCode | None = None
+    met: bool = False
+
+
 class Proxy:
     """Passes connections on to `port` of this host; listens on `self.port` once it is started."""
 
@@ -40,8 +51,7 @@ class Proxy:
         self.dropped = 0
         self._target = target
         self._links: set[_Link] = set()
-        self._refusals: dict[str, deque[ErrorCode]] = {}
-        self._losses: dict[str, int] = {}
+        self._faults: list[_Fault] = []
         self._server: asyncio.Server | None = None
 
     async def start(self, port: int = 0) -> None:
@@ -69,32 +79,40 @@ class Proxy:
 
     def refuse(self, api: str, error: int, times: int) -> None:
         """Answer the next requests of an API with an error; the broker never sees them."""
-        self._refusals.setdefault(api, deque()).extend([ErrorCode(error)] * times)
+        self._faults.append(_Fault(api, times, ErrorCode(error)))
 
     def lose_answers(self, api: str, times: int) -> None:
         """Let the next requests of an API through, and drop the connection before their answers."""
-        self._losses[api] = self._losses.get(api, 0) + times
+        self._faults.append(_Fault(api, times))
 
-    def calm(self) -> None:
-        """Meddle with nothing from here on."""
-        self._refusals.clear()
-        self._losses.clear()
+    def calm(self) -> int:
+        """Meddle with nothing from here on; return how many faults nobody has met."""
+        unmet = sum(not fault.met for fault in self._faults)
+        self._faults.clear()
+        return unmet
 
     def take_refusal(self, api: str) -> ErrorCode | None:
         """Use up a refusal."""
-        waiting = self._refusals.get(api)
-        if not waiting:
+        fault = self._take(api, refusal=True)
+        if fault is None:
             return None
         self.refused[api] += 1
-        return waiting.popleft()
+        return fault.error
 
     def take_loss(self, api: str) -> bool:
         """Use up a loss."""
-        if not self._losses.get(api):
+        if self._take(api, refusal=False) is None:
             return False
-        self._losses[api] -= 1
         self.lost[api] += 1
         return True
+
+    def _take(self, api: str, *, refusal: bool) -> _Fault | None:
+        for fault in self._faults:
+            if fault.api == api and fault.left and (fault.error is not None) is refusal:
+                fault.left -= 1
+                fault.met = True
+                return fault
+        return None
 
     # ------------------------------------------------------------------ connections
 

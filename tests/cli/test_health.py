@@ -34,7 +34,7 @@ def ask(file: Path, *options: str) -> subprocess.CompletedProcess[str]:
 class Task:
     name: str
     quiet: bool = False
-    checkpoints: int = 0
+    steps: int = 0
 
 
 def test_a_task_that_has_records_and_commits_nothing_is_stuck() -> None:
@@ -44,12 +44,13 @@ def test_a_task_that_has_records_and_commits_nothing_is_stuck() -> None:
     for _ in range(int(PATIENCE)):
         assert stalls.trouble([idle, busy, stuck]) is None
         now[0] += 1.0
-        busy.checkpoints += 1
+        busy.steps += 1
     stalls.trouble([idle, busy, stuck])
     now[0] += 2.0
-    busy.checkpoints += 1
-    assert stalls.trouble([idle, busy, stuck]) == "task stuck/0 has committed nothing for 62 s"
-    stuck.checkpoints += 1
+    busy.steps += 1
+    found = stalls.trouble([idle, busy, stuck])
+    assert found == "task stuck/0 has committed and restored nothing for 62 s"
+    stuck.steps += 1
     assert stalls.trouble([idle, busy, stuck]) is None
     assert stalls.trouble([]) is None
 

@@ -29,9 +29,12 @@ def test_a_restore_tells_its_pace_and_what_is_left(recovery: Recovery, clock: Cl
     with recovery.opening("count/0") as opening:
         assert recovery.tasks == [RestoreProgress("count/0", "waiting")]
         opening.begin(1_000)
+        assert recovery.moves == 0
         assert opening.progress.remaining is None
         clock.now += 2
         opening.move(done=500, records=400, size=40_000)
+        opening.move(done=500, records=400, size=40_000)
+        assert recovery.moves == 1
         [progress] = recovery.tasks
         assert progress == RestoreProgress("count/0", "restoring", 400, 40_000, 500, 1_000, 2.0)
         assert (progress.rate, progress.remaining) == (200.0, 2.0)
