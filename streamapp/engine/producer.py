@@ -8,6 +8,7 @@ batch and commits all the same.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
@@ -25,11 +26,14 @@ from streamapp.faults import fault_point
 
 __all__ = ["OutputProducer", "TaskProducer"]
 
+log = logging.getLogger(__name__)
+
 _partition_of = DefaultPartitioner()
 #: How large a record batch may grow, in bytes, where the topic does not take less.
 _BATCH_BYTES = 900_000
-#: How long a producer may take to start, in seconds.
-_OPEN_WITHIN = 60.0
+#: How long a producer may take to start, and after how long it is told that it waits, in seconds: a
+#: transaction that a dead worker has left open ends before.
+_OPEN_WITHIN, _SAY_AFTER = 60.0, 15.0
 
 
 class _Batches:
@@ -168,6 +172,12 @@ class TaskProducer:
             max_request_size=64 << 20,
             compression_type=self._settings.compression,
         )
+        waits = asyncio.get_running_loop().call_later(
+            _SAY_AFTER,
+            log.warning,
+            "%s waits for a coordinator to give out its transactional id",
+            self._transactional_id,
+        )
         try:
             # aiokafka asks for as long as the coordinator tells it to.
             async with asyncio.timeout(_OPEN_WITHIN):
@@ -181,6 +191,8 @@ class TaskProducer:
         except BaseException:
             await discard(producer)
             raise
+        finally:
+            waits.cancel()
         self._producer = producer
 
     async def commit(

@@ -256,12 +256,14 @@ async def test_a_fence_that_is_not_given_is_asked_for_anew(
 ) -> None:
     """aiokafka would ask for as long as it is told to; the log would have nothing of it."""
     monkeypatch.setattr(producer, "_OPEN_WITHIN", 2.0)
+    monkeypatch.setattr(producer, "_SAY_AFTER", 0.5)
     kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "fence-")
     await kafka.create_topic("in", partitions=1)
     embedded.faults.fail("InitProducerId", ErrorCode.concurrent_transactions, times=1_000_000)
     async with running(counting(kafka, tmp_path)) as engine:
         said = "no coordinator has given out the transactional id fence-app-count-0"
         await eventually(lambda: said in caplog.text)
+        assert "fence-app-count-0 waits for a coordinator" in caplog.text
         embedded.faults.clear()
         await opened(engine)
 
