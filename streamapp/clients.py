@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 
 __all__ = ["COMMON", "discard", "let_go", "transaction_error"]
+
+log = logging.getLogger(__name__)
 
 COMMON: Final[dict[str, Any]] = {
     # aiokafka does not ask again when a request for metadata has failed, and not at all while a
@@ -49,6 +52,8 @@ async def let_go(client: Any) -> None:
             await client.close()
     except TimeoutError:
         return  # one that aiokafka itself has closed, and whose host says nothing
+    except Exception as error:  # what its background work has ended in, and nobody needs any more
+        log.warning("closing a Kafka client: %s: %s", type(error).__name__, error)
 
 
 def transaction_error(producer: AIOKafkaProducer) -> BaseException | None:

@@ -117,6 +117,8 @@ class Engine(Service):
         self._reporting = asyncio.get_running_loop().create_task(self.recovery.report())
         self._reporting.add_done_callback(self._watched)
         await _all(group.start() for group in self.groups)
+        if self._identity is None:
+            return  # it was stopped meanwhile
         trimmer = Trimmer(self.groups, options, settings.trim_interval)
         self._trimming = asyncio.get_running_loop().create_task(trimmer.run())
         self._trimming.add_done_callback(self._watched)

@@ -157,7 +157,8 @@ class WholeBatches:
         except AttributeError as error:
             self._fetcher._proc_fetch_request = self._fetch
             self._give_up(error)
-        if _any_refused(assignment, request, before):
+        task = asyncio.current_task()
+        if (task is None or not task.cancelling()) and _any_refused(assignment, request, before):
             # aiokafka asks anew where it is for the errors that it expects, and pauses for none of them.
             self._consumer._client.force_metadata_update()
             if not has_news:

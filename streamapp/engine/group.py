@@ -178,7 +178,10 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         )
         await asyncio.to_thread(self.stores.survey)
         self.membership.joins(self.consumer)
-        await seams.start(self.consumer, self._troubles.failed)
+        if not await seams.start(
+            self.consumer, self._troubles.failed, wanted=lambda: not self._stopped
+        ):
+            return
         self._troubles.passed()
         seams.tell_refused_offsets(self.consumer)
         whole_batches = WholeBatches(self.consumer)

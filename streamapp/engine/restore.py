@@ -112,6 +112,7 @@ class Restore:
             found = await last_value(reader, marks, MARKER_KEY, begins[marks], ends[marks])
             marker = None if found is None else decode_marker(found[0], f"the marker {found[1]}")
             if marker is not None:
+                self._refuse_another_application(marker)
                 self._refuse_half_reset(marker)
                 self._tell_unused(marker)
             await self._agreed(marker)
@@ -128,6 +129,14 @@ class Restore:
             positions = self._start_positions(marker, spans)
             await self._apply(reader, logs, positions, ends, marker, now)
         return marker, positions
+
+    def _refuse_another_application(self, marker: Marker) -> None:
+        if marker.app not in ("", self._topology.app_id):
+            raise StoreError(
+                f"the last checkpoint in {self._topology.checkpoint_topic}[{self._partition}] is of the application "
+                f"{marker.app}, whose topics have the same names as those of {self._topology.app_id}: give the topology "
+                f"{self._topology.name} another name"
+            )
 
     def _refuse_half_reset(self, marker: Marker) -> None:
         if marker.resetting:

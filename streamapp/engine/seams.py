@@ -66,25 +66,42 @@ def check(consumer: AIOKafkaConsumer) -> None:
         if work.done():
             error = None if work.cancelled() else work.exception()
             cause = error and (error.__cause__ or error)
+            why = (
+                "without a word"
+                if cause is None
+                else f"in an error, {type(cause).__name__}: {cause}"
+            )
             raise StreamappError(
-                f"the Kafka client has ended in an error, {type(cause).__name__}: {cause}: start the worker again"
+                f"the Kafka client has ended {why}: start the worker again"
             ) from error
     coordinator.check_errors()
 
 
-async def start(consumer: AIOKafkaConsumer, failed: Callable[[Exception], float]) -> None:
+async def start(
+    consumer: AIOKafkaConsumer,
+    failed: Callable[[Exception], float],
+    wanted: Callable[[], bool] = lambda: True,
+) -> bool:
     """Start a consumer; aiokafka asks each broker for the cluster's metadata once.
 
     Arguments:
         failed: is told why that did not go, and returns how long to wait, in seconds, or raises.
+        wanted: whether somebody waits for it still; if not, it is let go of.
+
+    Returns:
+        Whether it has started.
     """
-    while True:
+    while wanted():
         try:
             await consumer.start()
         except (KafkaError, OSError) as error:
             await asyncio.sleep(failed(error))
         else:
-            return
+            break
+    if wanted():
+        return True
+    await stop(consumer)
+    return False
 
 
 def tell_refused_offsets(asker: AIOKafkaConsumer | AIOKafkaAdminClient) -> None:

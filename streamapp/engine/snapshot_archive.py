@@ -18,14 +18,14 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from streamapp.errors import ConfigurationError, StoreError
 from streamapp.faults import fault_point
 
-__all__ = ["Manifest", "SnapshotArchive", "SnapshotPlace"]
+__all__ = ["Manifest", "Sent", "SnapshotArchive", "SnapshotPlace"]
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     at: int
     taken: int
     files: list[SnapshotFile] = []
+
+
+class Sent(NamedTuple):
+    """What an upload has done.
+
+    Attributes:
+        size: bytes that were sent.
+        at: the snapshot's that is there now, this one or an earlier one of the same checkpoint.
+    """
+
+    size: int
+    at: int
 
 
 class SnapshotPlace:
@@ -128,8 +140,8 @@ class SnapshotArchive:
 
     def upload(
         self, store: Path, about: Manifest, moved: Callable[[], None], since: int = -1
-    ) -> int:
-        """Copy a store that nobody writes, and keep the furthest snapshots; return the bytes sent.
+    ) -> Sent:
+        """Copy a store that nobody writes, and keep the furthest snapshots.
 
         There is nothing to do for a checkpoint that has its snapshot, a young one.
 
@@ -138,8 +150,8 @@ class SnapshotArchive:
             since: when that checkpoint was still the last one, at least, in milliseconds.
         """
         earlier = self.manifests()
-        if any(_of_the_same(each, about) and each.at > since for each in earlier):
-            return 0
+        if ours := [each.at for each in earlier if _of_the_same(each, about) and each.at > since]:
+            return Sent(0, max(ours))
         self._filesystem.makedirs(f"{self.directory}/files", exist_ok=True)
         # What no manifest names may be half a file, or be removed as rubbish before this one does; what
         # one names may be gone all the same.
@@ -167,7 +179,7 @@ class SnapshotArchive:
         self._filesystem.pipe_file(f"{self.directory}/{_name_of(raw)}", raw)
         fault_point("snapshot.after-manifest")
         self._clean(manifest)
-        return sent
+        return Sent(sent, manifest.at)
 
     def _clean(self, latest: Manifest) -> None:
         """Remove all but the furthest snapshots, and then what none of them names.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from streamapp.engine.attended import Attended, Stalled
 from streamapp.engine.copies import Span, positions_in, why_outdated
 from streamapp.engine.marker import Marker, Progress
-from streamapp.engine.snapshot_archive import Manifest, SnapshotArchive, SnapshotPlace
+from streamapp.engine.snapshot_archive import Manifest, Sent, SnapshotArchive, SnapshotPlace
 from streamapp.engine.stores import TaskStores, progress_of
 from streamapp.engine.topology import Topology
 from streamapp.errors import StoreError
@@ -62,7 +62,7 @@ class Snapshots:
         self._clock = clock
         self._archives: dict[int, SnapshotArchive] = {}
         #: An upload that nobody waits for any more; it may be going on.
-        self._hanging: Attended[int] | None = None
+        self._hanging: Attended[Sent] | None = None
         #: The checkpoint of each task's last snapshot from here, and when it was known to be the last.
         self._taken: dict[int, tuple[tuple[str, int], int]] = {}
 
@@ -136,13 +136,13 @@ class Snapshots:
         finally:
             # Whoever still reads it finds files gone, and fails.
             await self._stores.discard(copy)
-        self._taken[partition] = checkpoint, about.at
+        self._taken[partition] = checkpoint, sent.at
         log.info(
             "%s/%d has a snapshot after checkpoint %d, %.1f MB of it new",
             self._topology.name,
             partition,
             about.sequence,
-            sent / 1e6,
+            sent.size / 1e6,
         )
         return True
 

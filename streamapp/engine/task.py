@@ -23,7 +23,15 @@ from streamapp.engine.dead_letters import dead_letter
 from streamapp.engine.foreach import Intent
 from streamapp.engine.key_by import KeyBy, UpstreamMark, is_mark, mark_record, read_mark
 from streamapp.engine.live_sides import LiveSides
-from streamapp.engine.marker import LedgerBatch, LedgerEntry, Marker, Progress, new_incarnation
+from streamapp.engine.marker import (
+    LedgerBatch,
+    LedgerEntry,
+    Marker,
+    Progress,
+    decode_progress,
+    encode,
+    new_incarnation,
+)
 from streamapp.engine.outbox import Outbox, Outgoing
 from streamapp.engine.parts import Fault
 from streamapp.engine.settings import EngineSettings, Guarantee
@@ -164,19 +172,20 @@ class Task:
             return None
         return None if self._settings.guarantee is Guarantee.AT_MOST_ONCE else intent
 
-    def note(self, at: int, writes: Iterable[TableWrites] = ()) -> None:
-        """Let the store have what a checkpoint wrote, and know that it holds all that there was by then.
+    def note(self, at: int) -> None:
+        """Let the store know that it holds all that there was at a time, in milliseconds.
 
-        Arguments:
-            at: in milliseconds.
-            writes: nothing, for a task that has had nothing to do for long.
+        Nothing else changes in it: what this task stands at may be in no marker yet.
 
         Raises:
             StoreError: it cannot be written.
         """
-        progress = Progress(marker=self.marker, positions=self.positions, at=at)
-        self.store.write(writes, msgspec.json.encode(progress))
         self.noted_at = at
+        raw = self.store.progress
+        if raw is not None:
+            stored = decode_progress(raw, f"the state store {self.store.path}")
+            stored.at = at
+            self.store.write([], encode(stored))
 
     # ------------------------------------------------------------------ a batch
 
@@ -513,7 +522,9 @@ class Task:
         """
         self.marker = checkpoint.marker
         self.positions.update(ends)
-        self.note(self._world.clock(), checkpoint.writes)
+        self.noted_at = self._world.clock()
+        progress = Progress(marker=self.marker, positions=self.positions, at=self.noted_at)
+        self.store.write(checkpoint.writes, encode(progress))
         self._live.commit()
         if self._announcing is not None:
             self._announced, self._announcing = self._announcing, None

@@ -1,5 +1,7 @@
 """The topics that a receiver needs, created where they are missing."""
 
+import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +18,10 @@ __all__ = ["TopicSpec", "dead_letters_of", "ensure_topics", "positions_of"]
 REPLICAS = 3
 """Copies of a new topic, or as many as there are brokers."""
 
+PATIENCE = 10.0
+"""Seconds for which it is tried."""
+
+_PAUSE = 0.2
 _TIMEOUT_MS = 15_000
 
 
@@ -53,10 +59,9 @@ async def ensure_topics(bootstrap: Bootstrap, *specs: TopicSpec) -> dict[str, Ma
             await admin.start()
         except (KafkaError, OSError) as error:
             raise BrokerUnavailable(bootstrap) from error
-        await _create_missing(admin, specs)
-        configs = {spec.name: await _configuration(admin, spec.name) for spec in specs}
+        configs = await _prepared(admin, specs)
     except (KafkaError, OSError) as error:
-        if isinstance(error, OSError) or error.retriable:
+        if _passes(error):
             raise BrokerUnavailable(bootstrap, error) from error
         raise TopicError(f"cannot prepare {', '.join(s.name for s in specs)}: {error}") from error
     finally:
@@ -70,6 +75,25 @@ async def ensure_topics(bootstrap: Bootstrap, *specs: TopicSpec) -> dict[str, Ma
                 f" {bootstrap} --alter --topic {spec.name} --add-config cleanup.policy=compact"
             )
     return configs
+
+
+async def _prepared(
+    admin: AIOKafkaAdminClient, specs: tuple[TopicSpec, ...]
+) -> dict[str, Mapping[str, str]]:
+    """Create and describe, again and again for a while: a new topic is not known to every broker at once."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            await _create_missing(admin, specs)
+            return {spec.name: await _configuration(admin, spec.name) for spec in specs}
+        except (KafkaError, OSError) as error:
+            if not _passes(error) or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_PAUSE)
+
+
+def _passes(error: KafkaError | OSError) -> bool:
+    return isinstance(error, OSError) or bool(error.retriable)
 
 
 async def _create_missing(admin: AIOKafkaAdminClient, specs: tuple[TopicSpec, ...]) -> None:

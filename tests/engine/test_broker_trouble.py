@@ -19,6 +19,7 @@ from kio.schema.errors import ErrorCode
 from streamapp import App, Batches
 from streamapp.broker import Broker
 from streamapp.broker.faults import Faults
+from streamapp.engine.engine import Engine
 from streamapp.errors import StreamappError
 from streamapp.faults import inject
 from streamapp.ledger.reading import LedgerReader
@@ -235,6 +236,23 @@ async def test_a_worker_joins_though_the_first_word_with_a_broker_is_lost(
     assert "Unable to bootstrap" in said()[0]
 
 
+async def test_a_worker_that_is_stopped_while_it_joins_is_no_member_later(
+    embedded: Broker, tmp_path: Path, said: Callable[[], list[str]]
+) -> None:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "trouble-")
+    app = counting(kafka, tmp_path, worker_name="ada")
+    await kafka.create_topic("in", partitions=1)
+    embedded.faults.drop("Metadata", times=1_000, client=f"{app.topologies()[0].group}-ada")
+    engine = Engine(app)
+    starting = asyncio.ensure_future(engine.start())
+    await eventually(said)
+    await engine.stop()
+    embedded.faults.clear()
+    await starting
+    routines = {getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
+    assert not {name for name in routines if name.startswith(("GroupCoordinator.", "Group."))}
+
+
 @pytest.mark.parametrize("reset", ["earliest", "latest"])
 @pytest.mark.parametrize(
     "error",
@@ -313,7 +331,7 @@ async def test_a_client_that_ends_without_a_word_ends_the_worker(
         consumer: Any = engine.groups[0].consumer
         consumer._coordinator._coordination_task.cancel()
         await eventually(lambda: app.failure is not None)
-        assert "the Kafka client has ended in an error" in str(app.failure)
+        assert "the Kafka client has ended without a word" in str(app.failure)
 
 
 async def test_the_worker_waits_for_a_broker_that_is_gone_and_says_so_once(

@@ -297,6 +297,23 @@ async def test_partition_records_with_other_names_pass_through(
     assert len(caplog.records) == 1
 
 
+async def test_a_consumer_that_stops_does_not_ask_where_its_partitions_are(
+    kafka: BrokerUnderTest,
+) -> None:
+    """What was on its way then has no answer, as what is refused."""
+    topic = await kafka.create_topic("quiet", partitions=1)
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, fetch_max_wait_ms=60_000)
+    await consumer.start()
+    whole_batches = WholeBatches(consumer)
+    consumer.assign([TopicPartition(topic, 0)])
+    assert await whole_batches.getmany(timeout_ms=500) == {}
+    asked: list[None] = []
+    client: Any = consumer._client
+    client.force_metadata_update = lambda: asked.append(None)
+    await consumer.stop()
+    assert asked == []
+
+
 async def _read_to_the_end(
     consumer: AIOKafkaConsumer, tp: TopicPartition, reader: AIOKafkaConsumer | WholeBatches
 ) -> Iterator[Any]:

@@ -281,6 +281,21 @@ async def test_a_changelog_that_was_made_anew_is_refused(
         await run_once(counting(kafka, tmp_path))
 
 
+async def test_a_task_that_has_had_nothing_to_do_yet_notes_nothing_that_is_not_so(
+    embedded: Broker, tmp_path: Path
+) -> None:
+    """It has no checkpoint, and the names that its state will have are in no marker."""
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "quiet-")
+    await kafka.create_topic("in", partitions=1)
+    async with running(counting(kafka, tmp_path)) as engine:
+        runner = await opened(engine)
+        noted_at = runner.task.noted_at
+        engine.groups[0].stores.noted_every = 1
+        await eventually(lambda: runner.task.noted_at > noted_at)
+    await publish(kafka, "in", [b"a"])
+    await run_once(counting(kafka, tmp_path))
+
+
 async def test_a_task_that_has_nothing_to_do_keeps_its_store_young(
     embedded: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

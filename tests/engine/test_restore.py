@@ -138,6 +138,14 @@ async def test_what_comes_in_behind_the_ends_that_it_found_is_left_alone(
     assert restore.records == 3
 
 
+async def test_the_marker_of_another_application_is_refused(store: Store) -> None:
+    """Whose topology of another name has a checkpoint topic of the same."""
+    logs = Logs({MARKS: 1, CHANGES: 0})
+    logs.append(MARKS, (MARKER_KEY, encode(Marker(app="shop-eu", sequence=1))))
+    with pytest.raises(StoreError, match=r"is of the application shop-eu, .* give the topology"):
+        await restoring(logs, store).run()
+
+
 @pytest.mark.parametrize(("kept", "at"), [(None, 7 * DAY), (DAY, DAY)])
 async def test_on_its_way_a_store_is_as_old_as_it_was_and_at_the_end_it_is_current(
     store: Store, kept: int | None, at: int

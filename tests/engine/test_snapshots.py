@@ -191,17 +191,17 @@ def about(sequence: int, now: int = 0) -> Manifest:
 def test_files_that_are_there_already_are_not_sent_again(url: str, tmp_path: Path) -> None:
     archive = SnapshotPlace(url).archive("task")
     store = written(tmp_path / "store", a=b"a" * 1000, b=b"b" * 100)
-    assert archive.upload(store, about(1), lambda: None) == 1100
+    assert archive.upload(store, about(1), lambda: None).size == 1100
     written(store, c=b"c" * 10)
-    assert archive.upload(store, about(2), lambda: None) == 10
+    assert archive.upload(store, about(2), lambda: None).size == 10
     # A worker that was started again knows of nothing but what is there.
     written(store, b=b"B" * 100)
-    assert SnapshotPlace(url).archive("task").upload(store, about(3), lambda: None) == 100
+    assert SnapshotPlace(url).archive("task").upload(store, about(3), lambda: None).size == 100
 
     # What is named and gone all the same is sent again.
     lost = next(file for file in archive.manifests()[0].files if file.name == "a")
     archive._filesystem.rm_file(f"{archive.directory}/files/{lost.digest}")
-    assert archive.upload(store, about(4), lambda: None) == 1000
+    assert archive.upload(store, about(4), lambda: None).size == 1000
 
     into = tmp_path / "into"
     archive.download(archive.manifests()[0], into, lambda: None)
@@ -472,6 +472,20 @@ async def test_a_task_that_has_nothing_to_do_has_a_young_snapshot_all_the_same(
     assert not await host.snapshots.take(0)
     other.now = host.now + KEPT // 2
     assert await other.fetched() == 1
+
+
+async def test_a_task_that_comes_from_another_host_takes_a_young_snapshot_in_time(
+    host: Host, other: Host
+) -> None:
+    """It finds that one's there, which is older than its own would have been."""
+    await host.snapshot(1)
+    other.now = host.now + KEPT // 3
+    await other.checkpoint(1)
+    assert await other.snapshots.take(0)
+    other.now += KEPT // 3
+    await other.checkpoint(1)
+    assert await other.snapshots.take(0)
+    assert max(manifest.at for manifest in other.archive.manifests()) > host.now + KEPT // 2
 
 
 async def test_a_snapshot_that_may_have_missed_deletes_is_not_used(

@@ -100,9 +100,9 @@ MUTANTS = (
         "engine/task.py",
         (
             (
-                "        self.store.write(writes, msgspec.json.encode(progress))\n",
-                "        self.store.write([], msgspec.json.encode(progress))\n"
-                "        self.store.write(writes, None)\n",
+                "        self.store.write(checkpoint.writes, encode(progress))\n",
+                "        self.store.write([], encode(progress))\n"
+                "        self.store.write(checkpoint.writes, None)\n",
             ),
         ),
     ),

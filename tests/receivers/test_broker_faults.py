@@ -8,7 +8,7 @@ from kio.schema.errors import ErrorCode
 
 from streamapp.broker import Broker
 from streamapp.faults import inject
-from streamapp.receivers import session
+from streamapp.receivers import session, topics
 from streamapp.receivers.errors import BrokerUnavailable, PublishError
 from streamapp.receivers.publisher import PositionedPublisher
 from streamapp.receivers.topics import TopicSpec, ensure_topics
@@ -41,19 +41,25 @@ def publisher(bootstrap: str) -> PositionedPublisher[Place]:
 @pytest.mark.parametrize("api", ["CreateTopics", "DescribeConfigs"])
 @pytest.mark.parametrize("answered", [False, True])
 async def test_a_broker_that_does_not_prepare_topics_for_now_is_waited_for(
-    embedded: Broker, api: str, answered: bool
+    embedded: Broker, api: str, answered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is no fault of the topic's says so: it would end a worker."""
-    if answered and api == "CreateTopics":
-        embedded.faults.fail(api, ErrorCode.not_controller)
-    elif answered:
-        embedded.faults.fail(api, ErrorCode.request_timed_out)
-    else:
-        embedded.faults.drop(api, times=2)
-    with pytest.raises(BrokerUnavailable):
-        await ensure_topics(embedded.bootstrap, TopicSpec(TOPIC))
-    embedded.faults.clear()
+
+    def trouble(times: int) -> None:
+        if not answered:
+            embedded.faults.drop(api, times=times)
+        elif api == "CreateTopics":
+            embedded.faults.fail(api, ErrorCode.not_controller, times=times)
+        else:
+            embedded.faults.fail(api, ErrorCode.unknown_topic_or_partition, times=times)
+
+    trouble(2)
     assert TOPIC in await ensure_topics(embedded.bootstrap, TopicSpec(TOPIC))
+    assert not embedded.faults.active
+    monkeypatch.setattr(topics, "PATIENCE", 0.5)
+    trouble(1_000)
+    with pytest.raises(BrokerUnavailable):
+        await ensure_topics(embedded.bootstrap, TopicSpec("other"))
 
 
 FAULTS = {
