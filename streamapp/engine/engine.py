@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from mode import Service
 
 from streamapp.engine import heap, seams
+from streamapp.engine.cancellation import end
 from streamapp.engine.checkpoint import Surroundings
 from streamapp.engine.group import Group
 from streamapp.engine.identity import Identity
@@ -141,8 +142,7 @@ class Engine(Service):
         """Finish the batches at hand, commit, leave the groups."""
         for task in (self._watch, self._trimming, self._snapping, self._reporting):
             if task is not None:
-                task.cancel()
-                await asyncio.wait({task})
+                await end(task)
         draining = self._identity is not None and self._identity.draining
         try:
             await _all(group.stop(for_good=draining) for group in self.groups)

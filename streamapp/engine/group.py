@@ -25,6 +25,7 @@ from aiokafka.errors import (
 from streamapp.engine import seams
 from streamapp.engine.assignment import Member
 from streamapp.engine.assignor import TaskAssignor
+from streamapp.engine.cancellation import end
 from streamapp.engine.checkpoint import Surroundings
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.membership import Membership
@@ -203,8 +204,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._each(runner.close() for runner in self.runners.values())
         self.runners = {}
         if self._loop_task is not None:
-            self._loop_task.cancel()
-            await asyncio.wait({self._loop_task})
+            await end(self._loop_task)
         if self._closing:
             await asyncio.wait(self._closing.values())
         await self.standby.stop()

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from streamapp.engine import seams
+from streamapp.engine.cancellation import end
 from streamapp.errors import ConfigurationError
 
 __all__ = ["Membership"]
@@ -171,7 +172,6 @@ class Membership:
     async def close(self) -> None:
         """Ask no more, and let what is being dropped be dropped."""
         if self._confirming is not None:
-            self._confirming.cancel()
-            await asyncio.wait({self._confirming})
+            await end(self._confirming)
         if self._dropping is not None:
             await self._dropping

@@ -19,6 +19,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from streamapp.clients import discard, transaction_error
 from streamapp.engine import seams
+from streamapp.engine.cancellation import end
 from streamapp.engine.outbox import Outgoing, no_partition
 from streamapp.engine.settings import EngineSettings
 from streamapp.errors import RecordError, StoreError, TaskClosed, TransactionTimedOut
@@ -323,8 +324,7 @@ class OutputProducer:
         started, self._started = self._started, None
         if started is None:
             return
-        started.cancel()
-        await asyncio.wait({started})
+        await end(started)
         if not started.cancelled() and started.exception() is None:
             producer = started.result()
             await discard(producer)

@@ -24,6 +24,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.commit import OffsetFetchRequest
 
 from streamapp.clients import let_go
+from streamapp.engine.cancellation import end
 from streamapp.errors import StreamappError
 
 __all__ = [
@@ -46,8 +47,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which what was cancelled, and goes on, is cancelled again.
-_CANCEL_AGAIN = 1.0
 #: How often to look whether a join is answered, in seconds.
 _JOIN_POLL = 0.05
 
@@ -245,10 +244,8 @@ async def stop(consumer: AIOKafkaConsumer) -> None:
     A join in flight is not waited for: the other members may take their whole rebalance timeout.
     """
     coordination: Any = getattr(consumer._coordinator, "_coordination_task", None)
-    while coordination is not None and not coordination.done():
-        # Again, when it catches the cancellation and waits on.
-        coordination.cancel()
-        await asyncio.wait({coordination}, timeout=_CANCEL_AGAIN)
+    if coordination is not None:
+        await end(coordination)
     try:
         await consumer.stop()
     except KafkaError as error:

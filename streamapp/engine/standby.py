@@ -24,6 +24,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from streamapp.engine import seams
+from streamapp.engine.cancellation import end
 from streamapp.engine.compacted import last_marker
 from streamapp.engine.copies import positions_in, why_of_another_state
 from streamapp.engine.fetching import WholeBatches
@@ -187,8 +188,7 @@ class Standby:
     async def stop(self) -> None:
         """Stop following; the stores stay open."""
         if self._loop_task is not None:
-            self._loop_task.cancel()
-            await asyncio.wait({self._loop_task})
+            await end(self._loop_task)
         busy = [f.busy for f in (*self._followed.values(), *self._left) if f.busy is not None]
         if busy:
             await asyncio.wait(busy)

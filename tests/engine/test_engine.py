@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from streamapp import Batches, Count
+from streamapp.broker import Broker
 from streamapp.errors import ConfigurationError, StreamappError, TopicError
 from tests.brokers import BrokerUnderTest
 from tests.engine.running import make_app, run_once, running
@@ -308,6 +311,44 @@ async def test_a_worker_name_is_taken_once_on_a_host(
         with pytest.raises(ConfigurationError, match="a worker named one is running already"):
             async with running(named()):
                 pass
+
+
+async def test_a_worker_ends_though_a_client_that_closes_swallows_the_cancellation(
+    embedded: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As aiokafka's do, while they wait for their own background work."""
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "closing-")
+    app = make_app(kafka, tmp_path, engine={"trim_interval": 0.05})
+    source = app.topic(kafka.topic("in"), value_type=str, partitions=1)
+    by_word = app.key_by("words", aggregate=Count(), partitions=1)
+    closing = asyncio.Event()
+    close = AIOKafkaAdminClient.close
+
+    async def swallowing(admin: AIOKafkaAdminClient) -> None:
+        if asyncio.current_task() is engine._trimming:
+            closing.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        await close(admin)
+
+    @app.batch_agent(source, within=0)
+    async def split(batches: Batches) -> None:
+        async for batch in batches:
+            for word in batch:
+                by_word.add(word)
+
+    @app.batch_agent(by_word, within=0)
+    async def count(batches: Batches) -> None:
+        async for _ in batches:
+            pass
+
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a"])
+    async with running(app) as engine:
+        monkeypatch.setattr(AIOKafkaAdminClient, "close", swallowing)
+        await eventually(closing.is_set)
+        async with asyncio.timeout(30):
+            await engine.stop()
 
 
 async def test_a_repartition_topic_is_trimmed_behind_what_was_committed(
