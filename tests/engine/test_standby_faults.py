@@ -17,6 +17,7 @@ from aiokafka.errors import TopicAlreadyExistsError
 from streamapp import App, Batches
 from streamapp.broker import Broker
 from streamapp.engine import standby
+from streamapp.engine import stores as stores_module
 from streamapp.engine.fetching import WholeBatches
 from streamapp.engine.group import Group
 from streamapp.engine.marker import MARKER_KEY, Marker, Progress, encode
@@ -464,7 +465,7 @@ async def test_a_standby_that_is_behind_is_as_old_as_when_it_was_not(
 async def test_a_quiet_standby_is_told_that_it_is_up_to_date_while_the_broker_answers(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standby, "_NOTE_EVERY", 100)
+    monkeypatch.setattr(stores_module, "_NOTED_EVERY", 100)
     await write_changelog(pair, b"a")
     in_the_dark = 0
     note = Standby._note
