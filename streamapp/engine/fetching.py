@@ -74,17 +74,19 @@ class _Batch:
 class _Fetched:
     """The record batches of one partition in one fetch, in place of aiokafka's `MemoryRecords`."""
 
-    __slots__ = ("_batches", "_from_offset", "has_next")
+    __slots__ = ("_batches", "_partition_records", "has_next")
 
-    def __init__(self, batches: Any, from_offset: int) -> None:
+    def __init__(self, batches: Any, partition_records: Any) -> None:
         self._batches = batches
-        self._from_offset = from_offset
+        self._partition_records = partition_records
         self.has_next = batches.has_next
 
     def next_batch(self) -> Any:
         """Return the next batch; a control batch as it is, since aiokafka looks into it."""
         batch = self._batches.next_batch()
-        return batch if batch.is_control_batch else _Batch(batch, self._from_offset)
+        # Batches may overlap where a broken writer has made them.
+        due = self._partition_records.next_fetch_offset
+        return batch if batch.is_control_batch else _Batch(batch, due)
 
 
 def _answered(assignment: Any, request: Any) -> list[Any]:
@@ -121,7 +123,8 @@ def read_whole(partition_records: Any) -> None:
         AttributeError: this aiokafka has other private names; nothing was changed.
     """
     if type(partition_records._records) is not _Fetched:
-        fetched = _Fetched(partition_records._records, partition_records.next_fetch_offset)
+        partition_records.next_fetch_offset  # noqa: B018
+        fetched = _Fetched(partition_records._records, partition_records)
         partition_records._consumer_record  # noqa: B018
         partition_records._consumer_record = _as_it_is
         partition_records._records = fetched

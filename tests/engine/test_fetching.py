@@ -230,6 +230,19 @@ def test_damage_under_a_right_checksum_gives_the_same_error(
     assert consumed(damaged, whole=True) == consumed(damaged, whole=False)
 
 
+def test_batches_that_overlap_give_each_offset_once() -> None:
+    """A base offset is outside of the checksum: one bit, and the batch is another one's neighbour."""
+    batches = [
+        batch_of(base, [0, 1], [(1, None, b"%d" % base, [])] * 2, 0, -1, False) for base in (0, 1)
+    ]
+    overlapping = Fetch(b"".join(batches), [], 0)
+
+    [(found, position)] = consumed(overlapping, whole=True)
+    assert [record[0] for record in found] == [0, 1, 2]
+    assert position == 3
+    assert consumed(overlapping, whole=False) == [(found, position)]
+
+
 def test_a_fetch_within_a_batch_begins_where_it_was_asked_to() -> None:
     data = batch_of(10, [0, 1, 2, 3], [(1, None, b"v", [])] * 4, 0, -1, False)
 
