@@ -74,19 +74,21 @@ class _Batch:
 class _Fetched:
     """The record batches of one partition in one fetch, in place of aiokafka's `MemoryRecords`."""
 
-    __slots__ = ("_batches", "_partition_records", "has_next")
+    __slots__ = ("_batches", "_due", "_previous", "has_next")
 
-    def __init__(self, batches: Any, partition_records: Any) -> None:
+    def __init__(self, batches: Any, from_offset: int) -> None:
         self._batches = batches
-        self._partition_records = partition_records
+        self._due = from_offset
+        self._previous: Any = None
         self.has_next = batches.has_next
 
     def next_batch(self) -> Any:
         """Return the next batch; a control batch as it is, since aiokafka looks into it."""
-        batch = self._batches.next_batch()
         # Batches may overlap where a broken writer has made them.
-        due = self._partition_records.next_fetch_offset
-        return batch if batch.is_control_batch else _Batch(batch, due)
+        if self._previous is not None:
+            self._due = self._previous.next_offset
+        batch = self._previous = self._batches.next_batch()
+        return batch if batch.is_control_batch else _Batch(batch, self._due)
 
 
 def _answered(assignment: Any, request: Any) -> list[Any]:
@@ -123,8 +125,7 @@ def read_whole(partition_records: Any) -> None:
         AttributeError: this aiokafka has other private names; nothing was changed.
     """
     if type(partition_records._records) is not _Fetched:
-        partition_records.next_fetch_offset  # noqa: B018
-        fetched = _Fetched(partition_records._records, partition_records)
+        fetched = _Fetched(partition_records._records, partition_records.next_fetch_offset)
         partition_records._consumer_record  # noqa: B018
         partition_records._consumer_record = _as_it_is
         partition_records._records = fetched

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import struct
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -241,6 +243,21 @@ def test_batches_that_overlap_give_each_offset_once() -> None:
     assert [record[0] for record in found] == [0, 1, 2]
     assert position == 3
     assert consumed(overlapping, whole=False) == [(found, position)]
+
+
+def test_what_was_read_is_freed_at_once() -> None:
+    """A worker collects cycles seldom, and a fetch has megabytes."""
+    gc.disable()
+    try:
+        data = batch_of(0, [0, 1], [(1, None, b"v", [])] * 2, 0, -1, False)
+        found = PartitionRecords(TP, MemoryRecords(data), None, 0, None, None, True, READ_COMMITTED)
+        read_whole(found)
+        assert len(list(found)) == 1
+        gone = weakref.ref(found)
+        del found
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_fetch_within_a_batch_begins_where_it_was_asked_to() -> None:
