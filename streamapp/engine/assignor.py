@@ -27,7 +27,7 @@ class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
     Arguments:
         member: says which tasks this worker has and follows, and how far its stores are.
         known: partition counts, for topics of which this worker's client has no metadata at the
-            moment: a request for it has failed, and aiokafka asks again after five minutes only.
+            moment: a request for it has failed, and aiokafka asks again much later.
         replicas: standbys of each task, if this worker leads the group.
         acceptable_lag: as in `assign_tasks`.
     """

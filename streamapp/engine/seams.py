@@ -63,13 +63,7 @@ def check(consumer: AIOKafkaConsumer) -> None:
     client: Any = consumer._client
     for work in (coordinator._coordination_task, consumer._fetcher._fetch_task, client._sync_task):
         if work.done():
-            error = None if work.cancelled() else work.exception()
-            cause = error and (error.__cause__ or error)
-            why = (
-                "without a word"
-                if cause is None
-                else f"in an error, {type(cause).__name__}: {cause}"
-            )
+            error, why = _end_of(work)
             raise StreamappError(
                 f"the Kafka client has ended {why}: start the worker again"
             ) from error
@@ -161,9 +155,17 @@ def check_reading(consumer: AIOKafkaConsumer) -> None:
     """
     work: asyncio.Task[None] = consumer._fetcher._fetch_task
     if work.done():
-        error = None if work.cancelled() else work.exception()
-        cause = error and (error.__cause__ or error)
-        raise KafkaError(f"a consumer has ended, {type(cause).__name__}: {cause}") from error
+        error, why = _end_of(work)
+        raise KafkaError(f"a consumer has ended {why}") from error
+
+
+def _end_of(work: asyncio.Task[None]) -> tuple[BaseException | None, str]:
+    """Return what work has ended in, and that in words."""
+    error = None if work.cancelled() else work.exception()
+    if error is None:
+        return None, "without a word"
+    cause = error.__cause__ or error
+    return error, f"in an error, {type(cause).__name__}: {cause}"
 
 
 def generation(consumer: AIOKafkaConsumer) -> int:

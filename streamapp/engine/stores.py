@@ -39,6 +39,7 @@ _Result = TypeVar("_Result")
 
 #: How many stores are opened, closed or moved at a time.
 _THREADS = 4
+#: How often a store is told that it is up to date, at most, in milliseconds.
 _NOTED_EVERY = 3600 * 1000
 #: What `TaskStores.beside` makes.
 _BESIDE = re.compile(r"\d+\.[a-z]+\.[0-9a-f]{32}")

@@ -171,7 +171,7 @@ class Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
         refused = asyncio.ensure_future(self._refused())
         try:
             await asyncio.wait({running, lost, refused}, return_when=asyncio.FIRST_COMPLETED)
-            ended, error = running.done(), refused.exception() if refused.done() else None
+            ended, error = running.done(), _refusal(refused)
         finally:
             for task in (lost, refused, running):
                 task.cancel()
@@ -219,6 +219,13 @@ class Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
         if consumer is not None:
             with contextlib.suppress(KafkaError):
                 await consumer.stop()
+
+
+def _refusal(asking: asyncio.Future[None]) -> BaseException | None:
+    """What the group has said to whoever asks; its client may have been cancelled, too."""
+    if not asking.done():
+        return None
+    return KafkaError("the client has ended") if asking.cancelled() else asking.exception()
 
 
 def choose(words: Mapping[str, _Word]) -> tuple[str, _Word]:

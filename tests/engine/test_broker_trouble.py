@@ -19,9 +19,12 @@ from kio.schema.errors import ErrorCode
 from streamapp import App, Batches
 from streamapp.broker import Broker
 from streamapp.broker.faults import Faults
+from streamapp.clients import COMMON
 from streamapp.engine.engine import Engine
 from streamapp.errors import StreamappError
 from streamapp.faults import inject
+from streamapp.ledger import reading
+from streamapp.ledger.errors import LedgerError
 from streamapp.ledger.reading import LedgerReader
 from tests.brokers import BrokerUnderTest
 from tests.engine.running import make_app, run_once, running
@@ -205,7 +208,8 @@ async def test_a_worker_opens_through_what_passes(
 async def test_tasks_are_assigned_though_the_leader_gets_no_metadata(
     embedded: Broker, tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aiokafka has none of the topics from its first request, and after a lost one asks minutes later."""
+    """aiokafka has none of the topics from its first request, and after a lost one asks much later."""
+    monkeypatch.setitem(COMMON, "metadata_max_age_ms", 600_000)
     kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "trouble-")
     app = counting(kafka, tmp_path, worker_name="ada")
     await kafka.create_topic("in", partitions=1)
@@ -320,6 +324,24 @@ async def test_a_leader_whose_disk_has_failed_is_not_asked_without_a_pause(
         await exactly(kafka, app, 20)
     assert len(asked) >= 5
     assert min(after - before for before, after in pairwise(asked[:5])) > 0.05
+
+
+async def test_a_ledger_of_which_nothing_comes_is_not_waited_for_without_end(
+    embedded: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "trouble-")
+    app = counting(kafka, tmp_path)
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a"])
+    await run_once(app)
+    monkeypatch.setattr(reading, "_READ_WITHIN", 0.5)
+    embedded.faults.fail("Fetch", ErrorCode.kafka_storage_error, times=100_000)
+    async with LedgerReader(app.kafka_options()) as reader:
+        with pytest.raises(LedgerError, match=r"nothing was read of .*ledger\[0\] at offset 0 for"):
+            async for _ in reader.entries(
+                {TopicPartition(f"{app.conf.id}-count-ledger", 0): (0, 1)}
+            ):
+                pytest.fail("it cannot be read")
 
 
 async def test_a_client_that_ends_without_a_word_ends_the_worker(

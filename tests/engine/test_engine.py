@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from streamapp import Batches, Count
+from streamapp import App, Batches, Count
 from streamapp.broker import Broker
 from streamapp.errors import ConfigurationError, StreamappError, TopicError
 from tests.brokers import BrokerUnderTest
@@ -313,48 +313,9 @@ async def test_a_worker_name_is_taken_once_on_a_host(
                 pass
 
 
-async def test_a_worker_ends_though_a_client_that_closes_swallows_the_cancellation(
-    embedded: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As aiokafka's do, while they wait for their own background work."""
-    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "closing-")
-    app = make_app(kafka, tmp_path, engine={"trim_interval": 0.05})
-    source = app.topic(kafka.topic("in"), value_type=str, partitions=1)
-    by_word = app.key_by("words", aggregate=Count(), partitions=1)
-    closing = asyncio.Event()
-    close = AIOKafkaAdminClient.close
-
-    async def swallowing(admin: AIOKafkaAdminClient) -> None:
-        if asyncio.current_task() is engine._trimming:
-            closing.set()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.Event().wait()
-        await close(admin)
-
-    @app.batch_agent(source, within=0)
-    async def split(batches: Batches) -> None:
-        async for batch in batches:
-            for word in batch:
-                by_word.add(word)
-
-    @app.batch_agent(by_word, within=0)
-    async def count(batches: Batches) -> None:
-        async for _ in batches:
-            pass
-
-    await kafka.create_topic("in", partitions=1)
-    await publish(kafka, "in", [b"a"])
-    async with running(app) as engine:
-        monkeypatch.setattr(AIOKafkaAdminClient, "close", swallowing)
-        await eventually(closing.is_set)
-        async with asyncio.timeout(30):
-            await engine.stop()
-
-
-async def test_a_repartition_topic_is_trimmed_behind_what_was_committed(
-    kafka: BrokerUnderTest, tmp_path: Path
-) -> None:
-    app = make_app(kafka, tmp_path, engine={"trim_interval": 0.05})
+def counting_behind_a_key_by(kafka: BrokerUnderTest, state: Path) -> tuple[App, str]:
+    """An application that counts words on their way through a topic, and that topic, which is trimmed often."""
+    app = make_app(kafka, state, engine={"trim_interval": 0.05})
     source = app.topic(kafka.topic("in"), value_type=str, partitions=1)
     by_word = app.key_by("words", aggregate=Count(), partitions=1)
     counts = app.BatchTable("counts", default=int)
@@ -371,9 +332,41 @@ async def test_a_repartition_topic_is_trimmed_behind_what_was_committed(
             for word, found in batch.items():
                 counts[word] += found
 
+    return app, by_word.name
+
+
+async def test_a_worker_ends_though_a_client_that_closes_swallows_the_cancellation(
+    embedded: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As aiokafka's do, while they wait for their own background work."""
+    kafka = BrokerUnderTest(embedded.bootstrap, "embedded", "closing-")
+    app, _ = counting_behind_a_key_by(kafka, tmp_path)
+    closing = asyncio.Event()
+    close = AIOKafkaAdminClient.close
+
+    async def swallowing(admin: AIOKafkaAdminClient) -> None:
+        if asyncio.current_task() is engine._trimming:
+            closing.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        await close(admin)
+
+    await kafka.create_topic("in", partitions=1)
+    await publish(kafka, "in", [b"a"])
+    async with running(app) as engine:
+        monkeypatch.setattr(AIOKafkaAdminClient, "close", swallowing)
+        await eventually(closing.is_set)
+        async with asyncio.timeout(30):
+            await engine.stop()
+
+
+async def test_a_repartition_topic_is_trimmed_behind_what_was_committed(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    app, words = counting_behind_a_key_by(kafka, tmp_path)
     await kafka.create_topic("in", partitions=1)
     await publish(kafka, "in", [b"a", b"b", b"a"])
-    between = TopicPartition(by_word.name, 0)
+    between = TopicPartition(words, 0)
     async with (
         running(app) as engine,
         AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap) as consumer,

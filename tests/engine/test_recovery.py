@@ -245,6 +245,8 @@ async def test_a_restore_of_which_nothing_comes_is_begun_anew(
         monkeypatch.setattr(WholeBatches, "getmany", nothing)
         runner = await opened(engine)
         assert runner.restored == 1
+        # What it restored counts as getting on, before there is a checkpoint.
+        assert runner.steps > runner.checkpoints
     assert "nothing was read of held-app-count-checkpoint[0] at" in caplog.text
 
 

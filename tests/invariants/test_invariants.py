@@ -352,19 +352,25 @@ async def test_8_a_full_buffer_pauses_its_partition(kafka: BrokerUnderTest, tmp_
         await eventually(lambda: task.quiet and task.position(source.name) == 30)
 
 
-async def test_9_bad_input_costs_a_dead_letter_with_its_coordinates(
-    kafka: BrokerUnderTest, tmp_path: Path
-) -> None:
-    app = make_app(kafka, tmp_path)
-    source = app.topic(kafka.topic("in"), value_type=int, partitions=1)
-    out = app.topic(kafka.topic("out"), value_type=int, partitions=1)
+def doubling(kafka: BrokerUnderTest, state: Path, value_type: type) -> App:
+    """Sends everything twice as large as it was."""
+    app = make_app(kafka, state)
+    source = app.topic(kafka.topic("in"), value_type=value_type, partitions=1)
+    out = app.topic(kafka.topic("out"), value_type=value_type, partitions=1)
 
     @app.batch_agent(source, within=0, sink=out)
     async def double(batches: Batches) -> Any:
         async for batch in batches:
-            for number in batch:
-                yield 2 * number
+            for value in batch:
+                yield 2 * value
 
+    return app
+
+
+async def test_9_bad_input_costs_a_dead_letter_with_its_coordinates(
+    kafka: BrokerUnderTest, tmp_path: Path
+) -> None:
+    app = doubling(kafka, tmp_path, int)
     await kafka.create_topic("in", partitions=1)
     await publish(kafka, "in", [b"1", b"{nonsense", b"3"])
     await run_once(app)
@@ -380,16 +386,7 @@ async def test_9_bad_input_costs_a_dead_letter_with_its_coordinates(
 async def test_9_what_is_too_large_costs_a_dead_letter_that_fits(
     kafka: BrokerUnderTest, tmp_path: Path
 ) -> None:
-    app = make_app(kafka, tmp_path)
-    source = app.topic(kafka.topic("in"), value_type=bytes, partitions=1)
-    out = app.topic(kafka.topic("out"), value_type=bytes, partitions=1)
-
-    @app.batch_agent(source, within=0, sink=out)
-    async def double(batches: Batches) -> Any:
-        async for batch in batches:
-            for word in batch:
-                yield 2 * word
-
+    app = doubling(kafka, tmp_path, bytes)
     await kafka.create_topic("in", partitions=1)
     await kafka.create_topic("out", partitions=1, **{"max.message.bytes": 20_000})
     await kafka.create_topic("app-dead-letters", partitions=1, **{"max.message.bytes": 6_000})
