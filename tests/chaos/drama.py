@@ -17,6 +17,7 @@ from tests.engine.oracle import (
     check_newest_stores,
     check_outputs,
     check_state,
+    counted,
     decode,
     sent,
 )
@@ -110,10 +111,7 @@ async def all_processed(arena: Arena, events: list[Event]) -> None:
         arena.check_workers()
         if arena.guarantee == "at_most_once":
             return await arena.committed_all()
-        counted = await read_table(
-            kafka.bootstrap, f"{kafka.prefix}app-{kafka.prefix}letters-changelog"
-        )
-        return sum(decode(counted).values()) >= len(events)
+        return await counted(kafka) >= len(events)
 
     try:
         await eventually(processed, within=120)

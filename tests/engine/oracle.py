@@ -29,6 +29,7 @@ __all__ = [
     "check_outputs",
     "check_state",
     "check_stores",
+    "counted",
     "decode",
     "make_events",
     "read_store",
@@ -104,6 +105,14 @@ class Ledger:
             self._partitions = await partitions_of(self._bootstrap, self._topic)
         ends = await self._consumer.end_offsets(self._partitions)
         return sum(ends.values())
+
+
+async def counted(kafka: BrokerUnderTest) -> int:
+    """How many events have come through to the end, behind the `key_by`."""
+    letters = await read_table(
+        kafka.bootstrap, f"{kafka.prefix}app-{kafka.prefix}letters-changelog"
+    )
+    return sum(decode(letters).values())
 
 
 async def check_state(kafka: BrokerUnderTest, events: list[Event]) -> None:

@@ -17,9 +17,9 @@ from streamapp.engine import seams
 from streamapp.engine.engine import Engine
 from tests.brokers import BrokerUnderTest
 from tests.engine.jobs import Jobs, build
-from tests.engine.oracle import check_state, decode, make_events, sent
+from tests.engine.oracle import check_state, counted, make_events, sent
 from tests.engine.running import running
-from tests.engine.workers import Cluster, produce, read_table
+from tests.engine.workers import Cluster, produce
 from tests.polling import eventually
 
 
@@ -64,13 +64,10 @@ async def test_tasks_spread_over_workers_and_come_back(
         await produce(kafka, more)
         await eventually(lambda: all_sent(kafka, len(events)))
 
-        async def letters_counted() -> bool:
-            letters = await read_table(
-                kafka.bootstrap, f"{kafka.prefix}app-{kafka.prefix}letters-changelog"
-            )
-            return sum(decode(letters).values()) == len(events)
+        async def all_through() -> bool:
+            return await counted(kafka) == len(events)
 
-        await eventually(letters_counted)
+        await eventually(all_through)
 
     assert sorted(record["n"] for record in await sent(kafka)) == list(range(len(events)))
     await check_state(kafka, events)

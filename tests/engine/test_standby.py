@@ -17,7 +17,7 @@ from streamapp.engine.restore import Restore
 from streamapp.engine.standby import Standby
 from tests.brokers import BrokerUnderTest
 from tests.engine.jobs import Event, Jobs, build
-from tests.engine.oracle import check_outputs, check_state, check_stores, make_events, sent
+from tests.engine.oracle import check_outputs, check_state, check_stores, counted, make_events, sent
 from tests.engine.running import running
 from tests.engine.workers import Cluster, produce, read_all
 from tests.polling import eventually
@@ -69,8 +69,12 @@ class Load:
     async def _all_out(self) -> bool:
         return len(await sent(self.kafka)) >= len(self.events)
 
+    async def _all_through(self) -> bool:
+        return await counted(self.kafka) >= len(self.events)
+
     async def exact(self) -> None:
-        """Each event was counted once."""
+        """Each event is counted once, here and behind the key_by, which may take a moment more."""
+        await eventually(self._all_through)
         await check_outputs(self.kafka, self.events)
         await check_state(self.kafka, self.events)
 
